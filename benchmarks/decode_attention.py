@@ -1,0 +1,124 @@
+"""Times decode attention over the paged store and prints the rate of keys and values beside the memory's read rate.
+
+Run: PYTHONPATH=src python benchmarks/decode_attention.py [--rounds 9] [--page-tokens 64] [--long]
+Every case is verified against the reference on one of its sequences before it is timed.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from windlass.facts.attention_rule import AttentionRule
+from windlass.kernels.attention import paged_attention
+from windlass.kernels.attention_batch import AttentionBatch
+from windlass.kernels.backend import choose_products
+from windlass.kernels.page_store import PAGE_TOKENS, PageStore
+from windlass.kernels.reference_attention import reference_attention
+from windlass.kernels.token_span import TokenSpan
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A decode group: the stored tokens of each sequence and the shape of the heads."""
+
+    name: str
+    lengths: Sequence[int]
+    heads: int = 24
+    key_heads: int = 8
+    dim: int = 128
+    dtype: torch.dtype = torch.bfloat16
+    window: int | None = None
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of keys and values that a perfect reader touches."""
+        seen = sum(min(length, self.window or length) for length in self.lengths)
+        return seen * self.key_heads * self.dim * 2 * self.dtype.itemsize
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--page-tokens", type=int, default=PAGE_TOKENS)
+    parser.add_argument("--long", action="store_true", help="also 256 sequences of 512 tokens (0.5 GB)")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    ragged = torch.randint(1, 2049, (32,)).tolist()
+    cases = [
+        Case("32 x 512", [512] * 32),
+        Case("32 x 1..2048", ragged),
+        Case("32 x 2048, window 512", [2048] * 32, window=512),
+        Case("1 x 16384", [16384]),
+        Case("32 x 512, 32 of 128", [512] * 32, heads=32, key_heads=32),
+        Case("32 x 512, 32 of 64", [512] * 32, heads=32, key_heads=32, dim=64),
+        Case("32 x 512, float32", [512] * 32, dtype=torch.float32),
+        Case("32 x 512, float16", [512] * 32, dtype=torch.float16),
+        Case("32 x 32", [32] * 32),
+        Case("1 x 32", [32]),
+    ]
+    if options.long:
+        cases.append(Case("256 x 512", [512] * 256))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, pages of {options.page_tokens} tokens")
+    print(f"{'case':24s} {'way':8s} {'best ms':>8s} {'median':>8s} {'GB/s':>6s} {'memory read GB/s':>17s}")
+    for case in cases:
+        measure(case, options.page_tokens, options.rounds)
+
+
+def measure(case: Case, page_tokens: int, rounds: int) -> None:
+    """Prints one line of the table."""
+    attend = prepare(case, page_tokens)
+    memory = torch.empty(128 << 20, dtype=torch.uint8).view(torch.float32).fill_(1)
+    times, reads = [], []
+    for _ in range(rounds):
+        reads.append(seconds(memory.sum))
+        times.append(seconds(attend))
+    best, median = min(times), sorted(times)[rounds // 2]
+    way = choose_products(case.dtype, torch.device("cpu")).name
+    print(
+        f"{case.name:24s} {way:8s} {best * 1e3:8.3f} {median * 1e3:8.3f} {case.read_bytes / best / 1e9:6.1f}"
+        f" {memory.nbytes / min(reads) / 1e9:17.1f}",
+        flush=True,
+    )
+
+
+def prepare(case: Case, page_tokens: int) -> Callable[[], torch.Tensor]:
+    """A store filled with random keys and values, verified; returns the call to time."""
+    counts = [-(-length // page_tokens) for length in case.lengths]
+    heads = (case.key_heads, case.dim)
+    store = PageStore(sum(counts), page_tokens, *heads, *heads, case.dtype, "cpu")
+    store.keys.normal_()
+    store.values.normal_()
+    pages = iter(range(sum(counts)))
+    spans = [
+        TokenSpan(row, 1, length - 1, [next(pages) for _ in range(count)])
+        for row, (length, count) in enumerate(zip(case.lengths, counts, strict=True))
+    ]
+    batch = AttentionBatch(spans, page_tokens, "cpu")
+    rule = AttentionRule(case.dim**-0.5, window=case.window)
+    query = torch.randn(case.heads, len(spans), case.dim).to(case.dtype)
+    verify(paged_attention(query, store, batch, rule), query, store, spans[-1], rule)
+    return lambda: paged_attention(query, store, batch, rule)
+
+
+def verify(out: torch.Tensor, query: torch.Tensor, store: PageStore, span: TokenSpan, rule: AttentionRule) -> None:
+    """Refuses to time what is wrong: the last sequence against float64."""
+    key, value = store.read(span.pages, span.total)
+    wanted = reference_attention(query[:, span.row : span.row + 1], key, value, span.context, rule)
+    worst = (out[span.row] - wanted[0]).abs().max().item()
+    limit = 4 * torch.finfo(out.dtype).eps * wanted.abs().max().item()
+    assert worst <= limit, f"the result differs from float64 by {worst:.2e}, more than {limit:.2e}"
+
+
+def seconds(call: Callable[[], torch.Tensor]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()

@@ -1,0 +1,84 @@
+"""`windlass batch`: a file of questions in, a file of answers out."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from windlass.cli.budget_flags import BudgetFlags, ModelName
+from windlass.cli.display import Display, display
+from windlass.cli.exits import FAILED, INTERRUPTED
+from windlass.cli.late import late
+from windlass.cli.output_flags import OutputFlags
+from windlass.cli.sampling_flags import SamplingFlags
+from windlass.errors import UsageError
+from windlass.facts.batch_answer import refusal
+from windlass.facts.batch_row import BadRow
+from windlass.facts.batch_summary import BatchSummary
+from windlass.jobs.answer_file import AnswerFile, check_apart
+from windlass.jobs.question_file import Row, read_rows
+
+EXAMPLES = (
+    "windlass batch ./model -i prompts.jsonl -o answers.jsonl --host-memory 4GiB",
+    "windlass batch org/name -i prompts.jsonl -o answers.jsonl --max-tokens 64 --temperature 0",
+    """echo '{"prompt": "Once upon a time"}' | windlass batch ./model -i - -o - --quiet""",
+)
+
+_PANEL = "Files"
+
+
+def batch(
+    model: ModelName,
+    source: Annotated[
+        str, typer.Option("--input", "-i", metavar="FILE", help="One JSON object a line.", rich_help_panel=_PANEL)
+    ],
+    target: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="Answers, in the same order.", rich_help_panel=_PANEL)
+    ],
+    sampling: SamplingFlags,
+    output: OutputFlags,
+    budget: BudgetFlags,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
+    ] = False,
+) -> None:
+    """Answer a file of prompts. Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row.
+
+    Sampling flags are for what a row leaves open. A dash in place of a file is standard input or output.
+    """
+    if output.json and target == "-":
+        raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
+    check_apart(source, target)
+    rows = read_rows(source)
+    with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
+        try:
+            summary = _answered(model, rows, answers, screen, sampling, budget)
+        except KeyboardInterrupt as interrupt:
+            screen.close()
+            sys.stderr.write(f"interrupted: {answers.safe_rows} of {len(rows)} rows are in {target}\n")
+            raise typer.Exit(INTERRUPTED) from interrupt
+        screen.close()
+        screen.say(summary.lines())
+    if output.json:
+        sys.stdout.write(json.dumps({"model": model, "output": target} | summary.as_dict()) + "\n")
+    if not summary.answered:
+        raise typer.Exit(FAILED)
+
+
+def _answered(
+    model: str, rows: list[Row], answers: AnswerFile, screen: Display, sampling: SamplingFlags, budget: BudgetFlags
+) -> BatchSummary:
+    """Runs the batch; a file without one good row needs no model."""
+    bad = [row for row in rows if isinstance(row, BadRow)]
+    if len(bad) == len(rows):
+        answers.append([refusal(row) for row in bad])
+        return BatchSummary(len(rows), tuple(row.line for row in bad), None)
+    job = late("jobs.batch_file")
+    with late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=screen.on_progress) as llm:
+        asked = job.questions(llm, rows, sampling.applied_to(llm.default_sampling_params))
+        workload = job.workload(asked, llm.opened.facts.max_model_len)
+        if workload is not None:
+            screen.say(llm.prepare(workload).lines())
+        summary: BatchSummary = job.answer_questions(llm, model, asked, answers)
+        return summary

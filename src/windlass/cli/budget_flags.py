@@ -1,0 +1,90 @@
+"""The flags every verb that loads a model shares: where it may live and how much it may take."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from windlass.units import parse_size
+
+_PANEL = "Budget"
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hugging Face id.", show_default=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetFlags:
+    """Named and defaulted as the parameters of `LLM`, which takes them all."""
+
+    host_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Hard limit on the memory of the whole process, as 4GiB or 2500M. Without it: 0.9 of what is free.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Hard limit on the memory of the device.", rich_help_panel=_PANEL),
+    ] = None
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0.", rich_help_panel=_PANEL)] = (
+        "auto"
+    )
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="auto (as the checkpoint), bfloat16, float16 or float32.", rich_help_panel=_PANEL
+        ),
+    ] = "auto"
+    offload_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A folder on a fast disk for what spills.", rich_help_panel=_PANEL),
+    ] = None
+    quantization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="None exists yet; any name is refused.", rich_help_panel=_PANEL)
+    ] = None
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="TOKENS", help="Longest prompt and answer together; the model's own by default.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    block_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Sequences in the model at once; as many as fit by default.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    micro_batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="TOKENS", help="Tokens a layer computes at a time; from the budget by default.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    unproven: Annotated[
+        bool,
+        typer.Option(
+            "--unproven", help="Run an architecture whose tokens could not be proven right here.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False  # fmt: skip
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.", rich_help_panel=_PANEL),
+    ] = None
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random draw.", rich_help_panel=_PANEL)] = 0
+
+    def __post_init__(self) -> None:
+        """A size that makes no sense is refused here, before torch is imported. Raises UsageError."""
+        for size in (self.host_memory, self.gpu_memory):
+            if size is not None:
+                parse_size(size)
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `LLM`."""
+        return asdict(self) | {"offload_dir": str(self.offload_dir) if self.offload_dir else None}

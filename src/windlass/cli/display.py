@@ -1,0 +1,69 @@
+"""What a person or a machine sees while a run goes on; always on standard error, never in the results."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+
+from windlass.cli.bars import Bars
+from windlass.cli.progress_text import json_line
+from windlass.facts.progress import Progress
+
+
+class Display(Protocol):
+    """Takes the engine's events, and lines for people."""
+
+    def on_progress(self, event: Progress) -> None:
+        """One step of long work is done."""
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Says something once, for people."""
+
+    def close(self) -> None:
+        """Draws no more."""
+
+
+class Silence:
+    """`--quiet`."""
+
+    def on_progress(self, event: Progress) -> None:
+        """Nothing."""
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class StepLines:
+    """Standard error is a file or a pipe: one JSON object a step, lines for people as they are."""
+
+    def on_progress(self, event: Progress) -> None:
+        """One line."""
+        print(json_line(event), file=sys.stderr, flush=True)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """As they are."""
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is drawn, nothing to stop."""
+
+
+@contextmanager
+def display(quiet: bool) -> Iterator[Display]:
+    """The display that suits standard error, closed at the end whatever happens."""
+    screen = _suited(quiet)
+    try:
+        yield screen
+    finally:
+        screen.close()
+
+
+def _suited(quiet: bool) -> Display:
+    if quiet:
+        return Silence()
+    return Bars(Console(stderr=True)) if sys.stderr.isatty() else StepLines()

@@ -1,0 +1,67 @@
+"""The door `windlass`: names the verbs and ends them well. What computes is imported by a verb when it runs."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from windlass.cli import batch, bench, demo, doctor, run, version
+from windlass.cli.exits import plain_exits
+from windlass.cli.flags import with_flags
+
+_VERBS = (
+    (run.run, run.EXAMPLES),
+    (batch.batch, batch.EXAMPLES),
+    (bench.bench, bench.EXAMPLES),
+    (doctor.doctor, doctor.EXAMPLES),
+    (demo.demo, demo.EXAMPLES),
+    (version.version, version.EXAMPLES),
+)
+
+
+class _Verbs(TyperGroup):
+    """Every verb ends through `plain_exits`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb named on the command line."""
+        with plain_exits():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="windlass",
+    cls=_Verbs,
+    help="Run language models far larger than memory: the same tokens, inside the budget, at the speed of the disk.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _verbless(
+    context: typer.Context, version_: Annotated[bool, typer.Option("--version", help="As `windlass version`.")] = False
+) -> None:
+    """Only what is no verb arrives here; with nothing to do, the help is shown."""
+    if version_:
+        version.version()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+
+
+for _verb, _examples in _VERBS:
+    # Two line ends between lines: the help joins lines that only one parts.
+    app.command(epilog="\n\n".join(("Examples:", *(f"  {example}" for example in _examples))))(with_flags(_verb))
+
+
+def main() -> None:
+    """Entry point of the `windlass` command."""
+    app(prog_name="windlass")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""`windlass run`: one prompt, the answer as it comes."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from windlass.cli.budget_flags import BudgetFlags, ModelName
+from windlass.cli.display import Display, display
+from windlass.cli.late import late
+from windlass.cli.output_flags import OutputFlags
+from windlass.cli.sampling_flags import SamplingFlags
+from windlass.errors import UsageError
+from windlass.facts.completion import RequestOutput
+from windlass.facts.run_report import RunReport
+
+EXAMPLES = (
+    'windlass run ./model "Once upon a time" --host-memory 4GiB',
+    'windlass run org/name "Why is the sky blue?" --chat --temperature 0',
+    "cat question.txt | windlass run ./model - --json --quiet",
+)
+
+_PANEL = "Prompt"
+
+
+def run(
+    model: ModelName,
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="PROMPT", help="The text to go on from; - reads standard input.", show_default=False),
+    ],
+    sampling: SamplingFlags,
+    output: OutputFlags,
+    budget: BudgetFlags,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask as a user, through the model's chat template.", rich_help_panel=_PANEL)
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System message; implies --chat.", rich_help_panel=_PANEL)
+    ] = None,
+) -> None:
+    """Answer one prompt with a model that may be larger than memory; the text streams as it is made."""
+    text = _read_prompt(prompt)
+    with (
+        display(output.quiet) as screen,
+        late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=screen.on_progress) as llm,
+    ):
+        params = sampling.applied_to(llm.default_sampling_params)
+        tokens = _templated(llm, text, system) if chat or system is not None else llm.tokenizer.encode(text)
+        answers = llm.stream({"prompt_token_ids": tokens}, params)
+        if output.json:
+            _write_json(answers, llm, {"model": model, "prompt": text}, screen)
+        else:
+            _write_text(answers, llm, screen)
+
+
+def _write_text(answers: Iterator[RequestOutput], llm: Any, screen: Display) -> None:
+    """Streams the text to standard output, the report to standard error. Bars would be drawn through the text."""
+    shares_terminal, written = sys.stdout.isatty(), 0
+    try:
+        for answer in answers:
+            if shares_terminal:
+                screen.close()
+            text = answer.outputs[0].text
+            sys.stdout.write(text[written:])
+            sys.stdout.flush()
+            written = len(text)
+    finally:
+        screen.close()
+        sys.stdout.write("\n" if written else "")
+    screen.say(llm.plan.lines() + llm.report.lines())
+
+
+def _write_json(answers: Iterator[RequestOutput], llm: Any, asked: dict[str, object], screen: Display) -> None:
+    """One object at the end; after Ctrl-C it holds what there was, with no finish reason."""
+    last: RequestOutput | None = None
+    try:
+        for answer in answers:
+            last = answer
+    finally:
+        screen.close()
+        if last is not None:
+            sys.stdout.write(json.dumps(asked | _as_dict(last, llm.report)) + "\n")
+
+
+def _as_dict(answer: RequestOutput, report: RunReport) -> dict[str, object]:
+    output = answer.outputs[0]
+    return {
+        "prompt_token_ids": list(answer.prompt_token_ids),
+        "text": output.text,
+        "token_ids": list(output.token_ids),
+        "finish_reason": output.finish_reason,
+        "stop_reason": output.stop_reason,
+        "report": report.as_dict(),
+    }
+
+
+def _read_prompt(prompt: str) -> str:
+    """The argument, or all of standard input without its last line end. Raises UsageError."""
+    if prompt != "-":
+        return prompt
+    try:
+        text = sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 (byte {error.start}); convert it, for example with iconv"
+        ) from error
+    if not text:
+        raise UsageError("standard input is empty, so there is no prompt; pipe a text in or write it as an argument")
+    return text
+
+
+def _templated(llm: Any, text: str, system: str | None) -> list[int]:
+    """The prompt's token ids as the model's chat template writes them."""
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    tokens: list[int] = llm.tokenizer.apply_chat_template(messages)
+    return tokens

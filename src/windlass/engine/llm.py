@@ -1,0 +1,274 @@
+"""The public face of the engine, in vLLM's spelling: open a model, give it prompts, get text.
+
+The plan is made for the work at hand: with the first prompts, and again when later ones need another shape.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from windlass.engine.engine import Engine
+from windlass.engine.generation import Generation
+from windlass.engine.measurements import Measurements
+from windlass.engine.opened_model import OpenedModel, open_model
+from windlass.engine.prompts import Prompts, read_prompts
+from windlass.engine.rehearsal import Rehearsal
+from windlass.engine.sequence import Sequence as Answer
+from windlass.engine.stopping import StopCheck
+from windlass.errors import DeviceError, RequestError, UsageError
+from windlass.facts.completion import RequestOutput
+from windlass.facts.disk_profile import DiskProfile
+from windlass.facts.plan import Plan
+from windlass.facts.progress import Progress
+from windlass.facts.request import Request
+from windlass.facts.run_report import RunReport
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
+from windlass.kernels.page_store import PAGE_TOKENS
+from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
+from windlass.memory.process_memory import available_bytes, limit_malloc, resident_bytes, return_free_memory
+from windlass.model.detokenizer import Detokenizer
+from windlass.model.hub import model_folder
+from windlass.model.tokenizer import AnyTokenizer
+from windlass.planner.search import Demands, search
+from windlass.settings import num_threads
+from windlass.units import parse_size
+
+# Without --host-memory this share of what is free is used.
+SHARE_OF_FREE = 0.9
+# Wide enough for matrix products to reach their best rate, narrow enough for its temporaries to stay near the cache.
+MICRO_BATCH_TOKENS = 1024
+# How long the disk is measured before a model that streams (seconds).
+DISK_SECONDS = 1.5
+
+
+class LLM:
+    """A model, far larger than memory if need be. Sizes are `"8GiB"` or bytes; see DESIGN for the names.
+
+    Raises UsageError for arguments that make no sense, ModelError when the model cannot be run, and BudgetError from
+    the first use when the work does not fit `host_memory`, the limit on the memory of the whole process.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        gpu_memory: str | int | None = None,
+        host_memory: str | int | None = None,
+        offload_dir: str | Path | None = None,
+        quantization: str | None = None,
+        kv_cache_dtype: str = "auto",
+        max_model_len: int | None = None,
+        plan: Plan | None = None,
+        seed: int = 0,
+        block_size: int | None = None,
+        micro_batch_tokens: int | None = None,
+        unproven: bool = False,
+        revision: str | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        _refuse_what_is_to_come(device, gpu_memory, offload_dir, quantization, kv_cache_dtype)
+        limit_malloc()
+        torch.set_num_threads(num_threads())
+        self._budget = parse_size(host_memory) if host_memory is not None else None
+        self._block_size = _positive("--block-size", block_size) or 0
+        self._micro_batch_tokens = _positive("--micro-batch-tokens", micro_batch_tokens)
+        self._seed, self._on_progress = seed, on_progress
+        folder = model_folder(model, revision)
+        self.opened: OpenedModel = open_model(folder, str(model), dtype, max_model_len)
+        self._given_plan = plan
+        self._engine: Engine | None = None
+        self._measurements: Measurements | None = None
+        self._planned_for: Workload | None = None
+        self._numbers = itertools.count()
+
+    @property
+    def tokenizer(self) -> AnyTokenizer:
+        """The model's tokenizer; one that refuses text where the checkpoint has none."""
+        return self.opened.tokenizer
+
+    @property
+    def default_sampling_params(self) -> SamplingParams:
+        """What the checkpoint asks for when a call says nothing."""
+        return self.opened.defaults.sampling_params
+
+    @property
+    def plan(self) -> Plan:
+        """Where every byte lives; made for a small job if nothing has run yet."""
+        return self._loaded(self._planned_for or Workload()).plan
+
+    @property
+    def report(self) -> RunReport:
+        """What was measured so far."""
+        return self._measurements.report() if self._measurements else RunReport()
+
+    def prepare(self, workload: Workload) -> Plan:
+        """Plans for a known workload and loads the model, so that the first call need not."""
+        return self._loaded(workload).plan
+
+    def generate(
+        self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[RequestOutput]:
+        """Answers every prompt; the outputs come in the order of the prompts.
+
+        A prompt is a string or `{"prompt_token_ids": [...]}`. Raises RequestError for one that is too long.
+        """
+        requests = read_prompts(prompts, sampling_params, self.default_sampling_params, self.tokenizer, self._numbers)
+        finished = {output.request_id: output for output in self._run(requests, stream=False)}
+        return [finished[request.request_id] for request in requests]
+
+    def stream(
+        self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> Iterator[RequestOutput]:
+        """As generate, but yields each request again after every token; `finished` is true on its last."""
+        requests = read_prompts(prompts, sampling_params, self.default_sampling_params, self.tokenizer, self._numbers)
+        return self._run(requests, stream=True)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """Answers one conversation or several, by the tokenizer's chat template."""
+        several = bool(messages) and not isinstance(messages[0], Mapping)
+        conversations: Any = messages if several else [messages]
+        prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
+        return self.generate(prompts, sampling_params)
+
+    def close(self) -> None:
+        """Stops the disk and frees the memory."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
+        answers = [answer for request in requests for answer in self._answers(request)]
+        if not answers:
+            return
+        prompt_len = max(len(request.prompt_token_ids) for request in requests)
+        longest = max(answer.most_tokens for answer in answers)
+        engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
+        assert self._measurements is not None
+        yield from Generation(engine, self._measurements, stream).run(answers)
+
+    def _answers(self, request: Request) -> list[Answer]:
+        params, limit = request.sampling_params, self.opened.facts.max_model_len
+        room = limit - len(request.prompt_token_ids)
+        if room < 1:
+            raise RequestError(
+                f"request {request.request_id}: the prompt has {len(request.prompt_token_ids)} tokens, the model takes "
+                f"{limit} with the answer; shorten the prompt or raise --max-model-len if it was lowered"
+            )
+        worst = max(request.prompt_token_ids)
+        if worst >= self.opened.facts.vocab_size:
+            raise RequestError(
+                f"request {request.request_id}: token id {worst} is not below the vocabulary's size, "
+                f"{self.opened.facts.vocab_size}; encode the prompt with this model's tokenizer"
+            )
+        most = min(params.max_tokens or room, room)
+        seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
+        return [
+            Answer(next(self._numbers), request, index, seed, self._stop_check(params, most), most)
+            for index in range(params.n)
+        ]
+
+    def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
+        words = Detokenizer(self.tokenizer, params.skip_special_tokens)
+        return StopCheck(params, self.opened.defaults.eos_token_ids, most, words)
+
+    def _loaded(self, workload: Workload) -> Engine:
+        """The engine, loaded by a plan that suits the workload."""
+        if self._engine is not None and self._suits(workload):
+            return self._engine
+        self.close()
+        plan = self._given_plan or self._make_plan(workload)
+        self._planned_for = workload
+        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load)
+        self._measurements = Measurements(self._engine, self._on_progress)
+        self._engine.runner.after_slice = self._measurements.tell
+        return self._engine
+
+    def _suits(self, workload: Workload) -> bool:
+        """Whether the present plan holds the work: the longest sequence fits, and the block is not far too small."""
+        assert self._engine is not None and self._planned_for is not None
+        if self._given_plan is not None:
+            return True
+        plan, before = self._engine.plan, self._planned_for
+        pages_each = -(-workload.tokens_per_sequence // plan.page_tokens)
+        at_once = plan.num_pages // pages_each
+        grown = (
+            workload.num_prompts > 2 * before.num_prompts
+            or pages_each * plan.page_tokens > 2 * before.tokens_per_sequence
+        )
+        return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
+
+    def _make_plan(self, workload: Workload) -> Plan:
+        opened = self.opened
+        most = max(workload.num_prompts, workload.num_prompts * workload.prompt_len)
+        micro_batch = self._micro_batch_tokens or min(MICRO_BATCH_TOKENS, most)
+        rehearsal = Rehearsal(opened.lifted, opened.seat, opened.dtype)
+        activations = rehearsal.activation_bytes(micro_batch, dict(opened.facts.cache_shapes))
+        return_free_memory()
+        base = resident_bytes()
+        demands = Demands(
+            budget=self._budget or base + int(SHARE_OF_FREE * available_bytes()),
+            base=base,
+            activations=activations,
+            micro_batch_tokens=micro_batch,
+            rows_held=opened.rows_held,
+            page_tokens=PAGE_TOKENS,
+            device="cpu",
+            block_size=self._block_size,
+        )
+        return search(opened.facts, workload, demands)
+
+    def _disk(self, plan: Plan) -> DiskProfile:
+        """How the checkpoint's disk reads best. Only measured where every pass will depend on it."""
+        if plan.memory.ring or plan.memory.expert_ring:
+            return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
+        return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
+
+    def _tell_load(self, done: int, total: int, seconds: float) -> None:
+        if self._on_progress is None:
+            return
+        rate = done / seconds if seconds else 0.0
+        left = (total - done) / rate if rate else 0.0
+        budget = self._budget or 0
+        self._on_progress(Progress("load", done, total, seconds, 0.0, rate, 0.0, resident_bytes(), budget, left, 0))
+
+
+def _positive(flag: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise UsageError(f"{flag} must be 1 or more, got {value}")
+    return value
+
+
+def _refuse_what_is_to_come(
+    device: str, gpu_memory: object, offload_dir: object, quantization: str | None, kv_cache_dtype: str
+) -> None:
+    if device not in ("auto", "cpu"):
+        raise DeviceError(f"device {device!r} is not available here; use cpu")
+    if quantization is not None:
+        raise UsageError(
+            f"quantization={quantization!r} does not exist yet; leave it out to run the weights as they are"
+        )
+    if kv_cache_dtype != "auto":
+        raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
+    if gpu_memory is not None:
+        raise UsageError("--gpu-memory has no effect on the CPU; leave it out")
+    if offload_dir is not None:
+        raise UsageError("--offload-dir has no effect yet: weights are read where the checkpoint lies; leave it out")

@@ -1,0 +1,107 @@
+"""Counts what a run does while it does it, and tells the doors: progress on the way, a report at the end."""
+
+import time
+from collections.abc import Callable
+
+from windlass.engine.engine import Engine
+from windlass.facts.progress import Progress
+from windlass.facts.run_report import RunReport
+from windlass.memory.process_memory import peak_resident_bytes, resident_bytes
+
+# Progress is told at most this often (seconds), so that a fast model does not drown in events.
+INTERVAL = 0.2
+
+OnProgress = Callable[[Progress], None]
+
+
+class Measurements:
+    """Of everything one engine has generated. Phases are "prefill" and "decode"."""
+
+    def __init__(self, engine: Engine, on_progress: OnProgress | None) -> None:
+        self.engine, self.on_progress = engine, on_progress
+        self.seconds = {"prefill": 0.0, "decode": 0.0}
+        self.tokens = {"prefill": 0, "decode": 0}
+        self.passes = {"prefill": 0, "decode": 0}
+        self._totals = {"prefill": 0, "decode": 0}
+        self._sequences = 0
+        self._phase, self._phase_done = "prefill", 0
+        self._phase_start = self._pass_start = self._told = time.perf_counter()
+        self._phase_bytes = 0
+
+    def begin_phase(self, phase: str, total: int, sequences: int) -> None:
+        """A phase over a block of `sequences` begins, with at most `total` tokens to come."""
+        self._phase, self._phase_done = phase, 0
+        self._totals[phase], self._sequences = total, sequences
+        self._phase_start, self._phase_bytes = time.perf_counter(), self.engine.reader.bytes_read
+
+    def begin_pass(self) -> None:
+        """A pass begins."""
+        self._pass_start = time.perf_counter()
+
+    def end_pass(self, read: int, drawn: int, sequences: int) -> None:
+        """A pass has read `read` tokens and drawn `drawn`; `sequences` of the block were running."""
+        tokens = read if self._phase == "prefill" else drawn
+        self.seconds[self._phase] += time.perf_counter() - self._pass_start
+        self.tokens[self._phase] += tokens
+        self.passes[self._phase] += 1
+        self._phase_done += tokens
+        self._sequences = sequences
+        self.tell()
+
+    def tell(self) -> None:
+        """Reports progress, if anyone listens and it is time."""
+        now = time.perf_counter()
+        if self.on_progress is None or now - self._told < INTERVAL:
+            return
+        self._told = now
+        seconds = now - self._phase_start
+        rate = self._phase_done / seconds if seconds else 0.0
+        left = (self._totals[self._phase] - self._phase_done) / rate if rate else 0.0
+        self.on_progress(
+            Progress(
+                phase=self._phase,
+                done=self._phase_done,
+                total=self._totals[self._phase],
+                seconds=seconds,
+                tokens_per_second=rate,
+                disk_rate=(self.engine.reader.bytes_read - self._phase_bytes) / seconds if seconds else 0.0,
+                disk_limit=self.engine.disk.rate,
+                memory=resident_bytes(),
+                memory_budget=self.engine.plan.memory.budget,
+                seconds_left=left,
+                sequences=self._sequences,
+            )
+        )
+
+    def report(self) -> RunReport:
+        """Everything so far."""
+        engine, clock = self.engine, self.engine.cache.clock
+        total, waited = sum(self.seconds.values()), engine.weights.wait_seconds
+        reader = engine.reader
+        return RunReport(
+            load_seconds=engine.load_seconds,
+            prefill_tokens=self.tokens["prefill"],
+            prefill_seconds=self.seconds["prefill"],
+            decode_tokens=self.tokens["decode"],
+            decode_seconds=self.seconds["decode"],
+            decode_passes=self.passes["decode"],
+            bytes_read=reader.bytes_read,
+            disk_rate=reader.bytes_read / reader.busy_seconds if reader.busy_seconds else 0.0,
+            disk_limit=engine.disk.rate,
+            compute_seconds=max(0.0, total - waited),
+            wait_seconds=waited,
+            attention_seconds=clock.seconds,
+            attention_bytes=clock.nbytes,
+            peak_memory=peak_resident_bytes(),
+            memory_budget=engine.plan.memory.budget,
+            bound_by=_bound_by(total, waited),
+        )
+
+
+def _bound_by(total: float, waited: float) -> str:
+    if not total:
+        return "nothing"
+    share = waited / total
+    if share > 0.25:
+        return f"the disk (compute waited for weights {share:.0%} of the time)"
+    return f"compute (it waited for weights {share:.0%} of the time)"

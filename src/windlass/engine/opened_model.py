@@ -1,0 +1,141 @@
+"""A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from windlass.engine.rehearsal import Rehearsal
+from windlass.errors import CheckpointError, UnsupportedModel, UsageError
+from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
+from windlass.facts.generation_defaults import GenerationDefaults
+from windlass.facts.model_facts import ModelFacts
+from windlass.facts.weight_group import WeightGroup
+from windlass.model.conductor import Seat
+from windlass.model.dtypes import compute_dtype, dtype_name
+from windlass.model.generation_defaults import read_generation_defaults
+from windlass.model.groups import all_slots, expert_parameters, slots_by_source, weight_groups
+from windlass.model.lending import Slot
+from windlass.model.parameter_map import ParameterMap, map_parameters
+from windlass.model.text_config import text_config_of
+from windlass.model.tokenizer import NoTokenizer, Tokenizer
+from windlass.model.zoo import LiftedModel, build, lift
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down."""
+
+    folder: Path
+    facts: ModelFacts
+    config: PreTrainedConfig
+    dtype: torch.dtype
+    lifted: LiftedModel
+    seat: Seat
+    parameters: ParameterMap
+    groups: tuple[WeightGroup, ...]
+    slots: dict[str, list[Slot]]
+    tokenizer: Tokenizer | NoTokenizer
+    defaults: GenerationDefaults
+    rows_held: float
+    read_again_beyond: int | None
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The config of a model folder. Raises CheckpointError for one that is missing, broken or of an unknown type."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} has no config.json; give the folder of a model, as save_pretrained writes it")
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, TypeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}/config.json cannot be understood by transformers: {first_line}") from error
+
+
+def open_model(folder: Path, name: str, dtype: str, max_model_len: int | None) -> OpenedModel:
+    """Opens a local model folder. `dtype` is "auto" or a name.
+
+    Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
+    """
+    whole = read_config(folder)
+    refuse_quantised(folder, whole)
+    config = text_config_of(whole)
+    checkpoint = read_checkpoint(folder)
+    chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
+    model = build(config, chosen)
+    seat = Seat()
+    lifted = lift(model, seat)
+    parameters = map_parameters(model, checkpoint, expert_parameters(lifted), all_slots(lifted))
+    groups = weight_groups(lifted, parameters)
+    rehearsal = Rehearsal(lifted, seat, chosen)
+    facts = ModelFacts(
+        name=name,
+        model_type=config.model_type,
+        dtype=dtype_name(chosen),
+        itemsize=chosen.itemsize,
+        num_layers=len(lifted.layers),
+        hidden_size=config.hidden_size,
+        vocab_size=config.vocab_size,
+        max_model_len=_model_len(config, max_model_len),
+        groups=groups,
+        cache_shapes=tuple(sorted(rehearsal.cache_shapes().items())),
+    )
+    return OpenedModel(
+        folder=folder,
+        facts=facts,
+        config=config,
+        dtype=chosen,
+        lifted=lifted,
+        seat=seat,
+        parameters=parameters,
+        groups=groups,
+        slots=slots_by_source(lifted, groups),
+        tokenizer=Tokenizer.load(folder),
+        defaults=read_generation_defaults(folder, whole.to_dict()),
+        rows_held=rehearsal.rows_held(),
+        read_again_beyond=_read_again_beyond(model),
+    )
+
+
+def refuse_quantised(folder: Path, config: PreTrainedConfig) -> None:
+    """Raises UnsupportedModel for a checkpoint whose weights are stored quantised."""
+    settings = config.to_dict().get("quantization_config")
+    if settings:
+        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
+        raise UnsupportedModel(
+            f"{folder} holds weights quantised with {method}, which Windlass cannot read yet; "
+            "choose the model's float16 or bfloat16 checkpoint"
+        )
+
+
+def _weights_dtype(checkpoint: CheckpointFacts) -> str:
+    """The dtype that most bytes of the checkpoint have."""
+    sizes: dict[str, int] = {}
+    for fact in checkpoint.tensors.values():
+        sizes[fact.dtype] = sizes.get(fact.dtype, 0) + fact.nbytes
+    return max(sizes, key=lambda dtype: sizes[dtype])
+
+
+def _model_len(config: PreTrainedConfig, asked: int | None) -> int:
+    known = config.to_dict().get("max_position_embeddings") or 1 << 20
+    if asked is not None and not 0 < asked <= known:
+        raise UsageError(f"--max-model-len {asked} is not within 1 and {known}, the positions the model knows")
+    return asked or known
+
+
+def _read_again_beyond(model: PreTrainedModel) -> int | None:
+    """The length beyond which a sequence's keys and values hold no more and it must be read anew, or None.
+
+    Some models with two sets of rotary frequencies (longrope) say so in their `prepare_inputs_for_generation`: what
+    was stored with the short set is dropped when the sequence outgrows it. Others of them keep it.
+    """
+    overrides = "prepare_inputs_for_generation" in vars(type(model))
+    length = model.config.to_dict().get("original_max_position_embeddings")
+    return int(length) if overrides and length and rope_type_of(model.config) == "longrope" else None
+
+
+def rope_type_of(config: PreTrainedConfig) -> str:
+    """The kind of rotary positions a config asks for."""
+    rope = config.to_dict().get("rope_parameters") or {}
+    return str(rope.get("rope_type", "default"))

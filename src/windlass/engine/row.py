@@ -1,0 +1,71 @@
+"""The packed row of a pass: whose tokens stand where.
+
+T tokens of the row; a micro-batch is rows start:stop of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from windlass.kernels.attention_batch import AttentionBatch
+from windlass.kernels.token_span import TokenSpan
+from windlass.model.rotary import SequenceLengths
+
+
+@dataclass(frozen=True, slots=True)
+class RowSpan:
+    """New tokens of one sequence: `token_ids` after `context` tokens already in the cache.
+
+    `alone` is the sequence's length in a forward of its own: the whole prompt while it is read, however many pieces
+    that takes, the tokens so far while it decodes. `wants_logits` asks for the logits of the last token.
+    """
+
+    sequence: int
+    token_ids: Sequence[int]
+    context: int
+    alone: int
+    wants_logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowSlice:
+    """Rows `start:stop` as one micro-batch: what attention and the rotary tables must know of them."""
+
+    start: int
+    stop: int
+    batch: AttentionBatch
+    lengths: SequenceLengths
+
+
+class Row:
+    """A pass's tokens laid out in one row, without padding."""
+
+    def __init__(self, spans: Sequence[RowSpan], device: torch.device) -> None:
+        self.spans = tuple(spans)
+        ids = [token for span in spans for token in span.token_ids]
+        positions = [span.context + i for span in spans for i in range(len(span.token_ids))]
+        ends, end = [], 0
+        for span in spans:
+            end += len(span.token_ids)
+            ends.append(end)
+        self.tokens = len(ids)
+        self.starts = [stop - len(span.token_ids) for span, stop in zip(spans, ends, strict=True)]
+        self.ids = torch.tensor([ids], dtype=torch.int64, device=device)  # (1, T)
+        self.positions = torch.tensor([positions], dtype=torch.int64, device=device)  # (1, T)
+        wanted = [stop - 1 for span, stop in zip(spans, ends, strict=True) if span.wants_logits]
+        self.wanted = torch.tensor(wanted, dtype=torch.int64, device=device)  # (R,)
+        self.device = device
+
+    def cut(self, start: int, stop: int, tables: Mapping[int, Sequence[int]], page_tokens: int) -> RowSlice:
+        """The micro-batch of rows start:stop; `tables` gives each sequence's pages."""
+        spans, rows, lengths = [], [], []
+        for span, first in zip(self.spans, self.starts, strict=True):
+            low, high = max(first, start), min(first + len(span.token_ids), stop)
+            if low < high:
+                context = span.context + low - first
+                spans.append(TokenSpan(low - start, high - low, context, tables[span.sequence]))
+                rows.append((low - start, high - start))
+                lengths.append(span.alone)
+        batch = AttentionBatch(spans, page_tokens, self.device)
+        return RowSlice(start, stop, batch, SequenceLengths(tuple(rows), tuple(lengths)))

@@ -1,0 +1,165 @@
+"""Executes passes: the only place that lends weights and starts kernels.
+
+transformers' forward drives; each stand-in calls back here, and the runner does that slice of the schedule. It knows
+nothing of requests or text.
+
+T tokens of the row; H hidden size; R rows whose logits are wanted; V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from windlass.engine.embedding_rows import EmbeddingRows
+from windlass.engine.row import Row, RowSlice, RowSpan
+from windlass.engine.weights import Weights
+from windlass.facts.plan import Plan
+from windlass.model.kvcache import KVCache
+from windlass.model.rotary import DeferredTables
+from windlass.model.tree import map_tree
+from windlass.model.zoo import LiftedModel
+from windlass.planner.schedule import Op, Schedule, Step, micro_batches, schedule
+from windlass.units import MIB
+
+# Logits of this many bytes at a time where the head stays in memory and can be used again and again.
+LOGITS_BYTES = 16 * MIB
+
+
+class Runner:
+    """One model, one plan. `lifted` is set by `connect`, since stand-ins need their conductor first."""
+
+    def __init__(self, plan: Plan, cache: KVCache, device: torch.device) -> None:
+        self.plan, self.cache, self.device = plan, cache, device
+        self.after_slice: Callable[[], None] = _nothing
+        self._lifted: LiftedModel
+        self._weights: Weights
+        self._embedding: EmbeddingRows
+        self._row: Row
+        self._schedule: Schedule
+        self._slices: dict[int, RowSlice]
+        self._first_row: torch.Tensor
+
+    def connect(self, lifted: LiftedModel, weights: Weights, embedding: EmbeddingRows) -> None:
+        """Hands over the model whose stand-ins call this runner, and where its weights come from."""
+        self._lifted, self._weights, self._embedding = lifted, weights, embedding
+
+    @torch.inference_mode()
+    def run_pass(self, spans: Sequence[RowSpan]) -> Iterator[torch.Tensor]:
+        """One pass over the model. Yields logits (r, V), the spans that want logits in order, a few rows at a time."""
+        self._row = row = Row(spans, self.device)
+        self._schedule = schedule(self.plan, row.tokens, len(row.wanted))
+        ranges = micro_batches(row.tokens, self.plan.micro_batch_tokens)
+        tables, page_tokens = self.cache.table.pages, self.plan.page_tokens
+        self._slices = {start: row.cut(start, stop, tables, page_tokens) for start, stop in ranges}
+        hidden = self._lifted.decoder.run(
+            input_ids=row.ids, position_ids=row.positions, past_key_values=self.cache, use_cache=True
+        )  # (1, R, H)
+        yield from self._logits(hidden)
+
+    def embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """ids (1, T) -> row (1, T, H)."""
+        self._first_row = self._embedding.look_up(embedding, ids)
+        return self._first_row
+
+    def layer(
+        self, index: int, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Layer `index`'s slice of the schedule over the whole row (1, T, H), in place."""
+        if index == 0:
+            self._forget_first_row(row)
+        result: Any = None
+        for step in self._schedule.by_part[index]:
+            if step.op is Op.LEND:
+                self._weights.lend(index)
+            elif step.op is Op.COMPUTE:
+                result = self._compute(layer, row, step, args, kwargs)
+            elif step.op is Op.TAKE_BACK:
+                self._weights.take_back(index)
+        self.after_slice()
+        if index == len(self._lifted.layers) - 1:
+            row = row[:, self._row.wanted]
+        return (row, *result[1:]) if isinstance(result, tuple) else row
+
+    def head(self, head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden (1, r, H) -> logits (1, r, V), a part of the head after the other."""
+        first = len(self._lifted.layers)
+        parts = range(first, len(self.plan.slices))
+        logits = []
+        for part in parts:
+            self._weights.lend(part)
+            logits.append(self._head_part(head, hidden, part - first, len(parts)))
+            self._weights.take_back(part)
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=-1)
+
+    def announce_experts(self, layer: int, experts: tuple[int, ...]) -> None:
+        """Lets the disk begin with the experts a micro-batch is about to use."""
+        assert self._weights.shelf is not None
+        self._weights.shelf.announce(layer, experts)
+
+    def expert(self, layer: int, expert: int) -> Mapping[str, torch.Tensor]:
+        """One expert's weights by the last part of the parameter's name."""
+        assert self._weights.shelf is not None
+        weights = self._weights.shelf.take(layer, expert)
+        return {name.rpartition(".")[2]: weight for name, weight in weights.items()}
+
+    def _compute(
+        self, layer: nn.Module, row: torch.Tensor, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """One micro-batch through a layer; its rows are replaced where they stand."""
+        piece = self._slices[step.start]
+        self.cache.begin(piece.batch)
+        tokens = row.shape[1]
+
+        def narrowed(leaf: Any) -> Any:
+            if isinstance(leaf, DeferredTables):
+                return leaf.resolve(self._row.positions[:, piece.start : piece.stop], piece.lengths)
+            if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2 and leaf.shape[:2] == (1, tokens):
+                return leaf[:, piece.start : piece.stop]
+            return leaf
+
+        narrow_args = [map_tree(narrowed, item) for item in args]
+        narrow_kwargs = {name: map_tree(narrowed, item) for name, item in kwargs.items()}
+        result = layer(row[:, piece.start : piece.stop], *narrow_args, **narrow_kwargs)
+        row[:, piece.start : piece.stop] = result[0] if isinstance(result, tuple) else result
+        return result
+
+    def _logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The model's own head code over a few of the rows (1, R, H) at a time."""
+        rows = hidden.shape[1]
+        if not rows:
+            self._let_head_pass()
+            return
+        streamed = any(part.streamed_bytes for part in self.plan.slices[len(self._lifted.layers) :])
+        at_once = rows if streamed else max(1, LOGITS_BYTES // (4 * self._lifted.model.config.vocab_size))
+        for start in range(0, rows, at_once):
+            self._lifted.decoder.show(hidden[:, start : start + at_once])
+            yield self._lifted.model(input_ids=self._row.ids[:, :1], use_cache=False).logits[0]
+
+    def _let_head_pass(self) -> None:
+        """No row wants logits, but the disk lane, which goes round for ever, has the head next."""
+        for part in range(len(self._lifted.layers), len(self.plan.slices)):
+            self._weights.lend(part)
+            self._weights.take_back(part)
+
+    def _head_part(self, head: nn.Module, hidden: torch.Tensor, part: int, parts: int) -> torch.Tensor:
+        if parts == 1:
+            return head(hidden)
+        weight = head._parameters["weight"]
+        bias = head._parameters.get("bias")
+        assert weight is not None
+        rows = weight.shape[0]
+        if bias is not None:
+            bias = bias[part * rows : part * rows + rows]
+        return F.linear(hidden, weight, bias)
+
+    def _forget_first_row(self, row: torch.Tensor) -> None:
+        """A model that scales or adds to its embeddings keeps the first row alive for nothing: let its memory go."""
+        if row.untyped_storage().data_ptr() != self._first_row.untyped_storage().data_ptr():
+            self._first_row.untyped_storage().resize_(0)
+
+
+def _nothing() -> None:
+    """Nobody listens."""

@@ -1,0 +1,87 @@
+"""One answer being generated: its tokens, its place in the cache, and when it ends."""
+
+from dataclasses import dataclass, field
+
+from windlass.engine.row import RowSpan
+from windlass.engine.sampler import SampledToken, SamplerRow
+from windlass.engine.stopping import StopCheck
+from windlass.facts.completion import CompletionOutput, Logprob
+from windlass.facts.request import Request
+
+
+@dataclass(slots=True)
+class Sequence:
+    """One of the `n` answers to a request. `cached` counts the tokens whose keys and values are stored."""
+
+    number: int
+    request: Request
+    sample_index: int
+    seed: int
+    stop: StopCheck
+    max_tokens: int
+    cached: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    cumulative_logprob: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Prompt and answer so far, in tokens."""
+        return len(self.request.prompt_token_ids) + len(self.token_ids)
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens that must go through the model before the next one can be drawn: 1 while it simply decodes."""
+        return self.length - self.cached
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens whose keys and values may have to be stored: the last one generated is never fed back."""
+        return len(self.request.prompt_token_ids) + self.max_tokens - 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer has ended."""
+        return self.stop.finish is not None
+
+    def next_span(self, most: int) -> RowSpan:
+        """The next `most` or fewer tokens that are due."""
+        ids = self._ids(self.cached, min(self.cached + most, self.length))
+        return RowSpan(self.number, ids, self.cached, self.length, self.cached + len(ids) == self.length)
+
+    def read_again(self) -> None:
+        """Forgets keys and values, so that the whole sequence goes through the model once more."""
+        self.cached = 0
+
+    def _ids(self, start: int, stop: int) -> list[int]:
+        prompt = self.request.prompt_token_ids
+        if start >= len(prompt):
+            return self.token_ids[start - len(prompt) : stop - len(prompt)]
+        return [*prompt[start:stop], *self.token_ids[: max(0, stop - len(prompt))]]
+
+    def sampler_row(self) -> SamplerRow:
+        """How the next token is drawn."""
+        return SamplerRow(
+            self.request.sampling_params, self.seed, self.sample_index, len(self.token_ids), self.stop.banned_token_ids
+        )
+
+    def take(self, token: SampledToken) -> None:
+        """Adds a drawn token."""
+        self.token_ids.append(token.token_id)
+        if token.top_logprobs is not None:
+            self.logprobs.append(token.top_logprobs)
+            self.cumulative_logprob += token.logprob or 0.0
+        self.stop.take(token.token_id)
+
+    def output(self) -> CompletionOutput:
+        """The answer so far."""
+        finish, asked = self.stop.finish, self.request.sampling_params.logprobs is not None
+        return CompletionOutput(
+            index=self.sample_index,
+            text=self.stop.text,
+            token_ids=tuple(self.token_ids),
+            cumulative_logprob=self.cumulative_logprob if asked else None,
+            logprobs=tuple(self.logprobs) if asked else None,
+            finish_reason=finish.reason if finish else None,
+            stop_reason=finish.stop_reason if finish else None,
+        )

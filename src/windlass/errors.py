@@ -1,0 +1,59 @@
+"""The error tree: everything Windlass raises on purpose, so that a door can show it as one plain line.
+
+WindlassError
+├── UsageError              a flag, argument or value that makes no sense (exit code 2)
+│   └── RequestError        one prompt or batch row is bad; the others go on
+├── ModelError              the model named cannot be run
+│   ├── ModelNotFound       no such folder or hub id, or the hub cannot be reached
+│   ├── CheckpointError     the files of the checkpoint are damaged, missing or disagree with the config
+│   └── UnsupportedModel    the architecture is not proven to give the right tokens here
+├── BudgetError             it does not fit; says what is needed, what there is and the smallest change that would do
+├── DeviceError             the device asked for is missing, too small or failed
+└── StorageError            a disk is full, unreadable or not writable
+
+A message gives the value, the limit and the next step. Anything else that escapes is a bug of ours.
+"""
+
+
+class WindlassError(Exception):
+    """Root of the tree. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class UsageError(WindlassError):
+    """A flag, argument or value that makes no sense."""
+
+    exit_code = 2
+
+
+class RequestError(UsageError):
+    """One prompt or one batch row is bad; the others are unaffected."""
+
+
+class ModelError(WindlassError):
+    """The model named cannot be run."""
+
+
+class ModelNotFound(ModelError):
+    """No such folder or hub id, or the hub cannot be reached."""
+
+
+class CheckpointError(ModelError):
+    """The checkpoint's files are damaged, missing or disagree with its config."""
+
+
+class UnsupportedModel(ModelError):
+    """The architecture is not proven to give the right tokens here."""
+
+
+class BudgetError(WindlassError):
+    """The job does not fit the budget; nothing has been loaded."""
+
+
+class DeviceError(WindlassError):
+    """The device asked for is missing, too small or failed."""
+
+
+class StorageError(WindlassError):
+    """A disk is full, unreadable or not writable."""

@@ -1,0 +1,25 @@
+"""Where one parameter of transformers' model comes from: the checkpoint tensors behind it."""
+
+from dataclasses import dataclass
+
+from windlass.facts.tensor_fact import TensorFact
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSource:
+    """One parameter, or one expert's slice of a parameter (`expert` set).
+
+    `nbytes` is its size as lent, in the compute dtype. `direct` says that it is a plain view of one checkpoint
+    tensor; otherwise a pass over the bytes is needed (a cast, a merge, a transpose) and a copy is made.
+    """
+
+    parameter: str
+    tensors: tuple[TensorFact, ...]
+    nbytes: int
+    direct: bool
+    expert: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Unique name: the parameter's, with `#expert` for a slice."""
+        return self.parameter if self.expert is None else f"{self.parameter}#{self.expert}"

@@ -1,0 +1,24 @@
+"""One event of long work, as the doors show it: a bar on a terminal, a JSON line otherwise."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a phase has come. Rates are per second of this phase; `disk_limit` is 0 when it was not measured.
+
+    `done` and `total` count bytes while loading, prompt tokens in prefill, generated tokens in decode (there
+    `total` is the most that may come: sequences may end early).
+    """
+
+    phase: str
+    done: int
+    total: int
+    seconds: float
+    tokens_per_second: float
+    disk_rate: float
+    disk_limit: float
+    memory: int
+    memory_budget: int
+    seconds_left: float
+    sequences: int

@@ -1,0 +1,28 @@
+"""One prompt on its way through the engine."""
+
+from dataclasses import dataclass
+
+from windlass.errors import RequestError
+from windlass.facts.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt as token ids, and how to answer it. `prompt` is its text, None where the caller gave ids.
+
+    Raises RequestError for a prompt without tokens or with something that is no token id; the others go on.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: tuple[int, ...]
+    sampling_params: SamplingParams
+
+    def __post_init__(self) -> None:
+        if not self.prompt_token_ids:
+            raise RequestError(f"request {self.request_id}: the prompt has 0 tokens; give at least 1")
+        for token_id in self.prompt_token_ids:
+            if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0:
+                raise RequestError(
+                    f"request {self.request_id}: prompt_token_ids holds {token_id!r}; ids are whole numbers from 0"
+                )

@@ -1,0 +1,70 @@
+"""What a run measured: time, tokens, bytes and memory, each beside the limit it ran into."""
+
+from dataclasses import asdict, dataclass
+
+from windlass.units import format_bytes, format_rate, format_seconds, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """Measured truth of everything an engine has generated so far. Seconds are wall time; bytes are exact counts.
+
+    `wait_seconds` is time the compute lane stood waiting for weights, `compute_seconds` the rest of the passes, of
+    which `attention_seconds` and `cache_bytes` belong to decode attention. `disk_limit` is the disk's measured best
+    rate in bytes/s, 0 when nothing streamed.
+    """
+
+    load_seconds: float = 0.0
+    prefill_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_tokens: int = 0
+    decode_seconds: float = 0.0
+    decode_passes: int = 0
+    bytes_read: int = 0
+    disk_rate: float = 0.0
+    disk_limit: float = 0.0
+    compute_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    attention_seconds: float = 0.0
+    attention_bytes: int = 0
+    peak_memory: int = 0
+    memory_budget: int = 0
+    bound_by: str = "nothing"
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second."""
+        return self.prefill_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
+
+    @property
+    def decode_rate(self) -> float:
+        """Generated tokens per second, over all sequences."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    @property
+    def seconds_per_pass(self) -> float:
+        """Wall time of one decode pass over the whole model."""
+        return self.decode_seconds / self.decode_passes if self.decode_passes else 0.0
+
+    def as_dict(self) -> dict[str, float | int | str]:
+        """Every field and derived rate, for `--json`."""
+        return asdict(self) | {
+            "prefill_rate": self.prefill_rate,
+            "decode_rate": self.decode_rate,
+            "seconds_per_pass": self.seconds_per_pass,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people, one fact a line."""
+        lines = [
+            f"prefill  {self.prefill_tokens} tokens in {format_seconds(self.prefill_seconds)}, "
+            f"{self.prefill_rate:.1f} tok/s",
+            f"decode   {self.decode_tokens} tokens in {format_seconds(self.decode_seconds)}, "
+            f"{self.decode_rate:.2f} tok/s, {format_seconds(self.seconds_per_pass)} a pass",
+        ]
+        if self.bytes_read:
+            limit = f" of {format_rate(self.disk_limit)} measured" if self.disk_limit else ""
+            lines.append(f"disk     {format_bytes(self.bytes_read)} read at {format_rate(self.disk_rate)}{limit}")
+        lines.append(f"memory   {format_size(self.peak_memory)} at most, budget {format_size(self.memory_budget)}")
+        lines.append(f"bound by {self.bound_by}")
+        return lines

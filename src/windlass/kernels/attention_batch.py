@@ -1,0 +1,83 @@
+"""What attention must know of a micro-batch, worked out once on the host and used by every layer.
+
+Legend: T rows of the micro-batch, S sequences that bring one token (the decode group), P tokens a page.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from windlass.facts.attention_rule import AttentionRule
+from windlass.kernels.decode_plan import DecodePlan, DecodeSizes, plan_decode
+from windlass.kernels.token_span import TokenSpan
+
+GROUP_TOKENS = 1024
+"""Stored tokens of spans attended together: enough to make short prompts cheap, few enough for small copies."""
+
+
+class AttentionBatch:
+    """The slots of all rows, and which spans decode (length 1) and which prefill."""
+
+    def __init__(self, spans: Sequence[TokenSpan], page_tokens: int, device: torch.device | str) -> None:
+        """Raises AssertionError for a span whose pages do not cover it."""
+        self.spans = tuple(sorted(spans, key=lambda span: span.row))
+        self.page_tokens = page_tokens
+        self.device = torch.device(device)
+        self.tokens = sum(span.length for span in self.spans)
+        for span in self.spans:
+            assert len(span.pages) * page_tokens >= span.total, (
+                f"{len(span.pages)} pages cannot hold {span.total} tokens"
+            )
+        self.decode_spans = tuple(span for span in self.spans if span.length == 1)
+        self.prefill_spans = tuple(span for span in self.spans if span.length > 1)
+        self.prefill_groups = _alike(self.prefill_spans)
+        self.decode_rows = self._index([span.row for span in self.decode_spans])
+        self.row_page, self.row_slot = self._places()
+        opened = [page for span in self.spans for page in _opened(span, page_tokens)]
+        self.opened_pages = self._index(opened) if opened else None
+        self._plans: dict[tuple[int | None, int | None, DecodeSizes], DecodePlan] = {}
+
+    def decode_plan(self, rule: AttentionRule, sizes: DecodeSizes) -> DecodePlan:
+        """The reads of the decode group under `rule`, made for the first layer that asks and kept for the others."""
+        key = (rule.window, rule.chunk, sizes)
+        if key not in self._plans:
+            self._plans[key] = plan_decode(self.decode_spans, rule, self.page_tokens, sizes, self.device)
+        return self._plans[key]
+
+    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Page and slot of every row (T,)."""
+        page, slot = torch.empty(2, self.tokens, dtype=torch.int64)
+        for span in self.prefill_spans:
+            positions = torch.arange(span.context, span.total)
+            rows = slice(span.row, span.row + span.length)
+            page[rows] = torch.tensor(span.pages)[positions // self.page_tokens]
+            slot[rows] = positions % self.page_tokens
+        if self.decode_spans:
+            rows = torch.tensor([span.row for span in self.decode_spans])
+            newest = [divmod(span.context, self.page_tokens) for span in self.decode_spans]
+            page[rows] = torch.tensor([span.pages[at] for span, (at, _) in zip(self.decode_spans, newest, strict=True)])
+            slot[rows] = torch.tensor([at for _, at in newest])
+        return page.to(self.device), slot.to(self.device)
+
+    def _index(self, values: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+
+def _alike(spans: Sequence[TokenSpan]) -> tuple[tuple[TokenSpan, ...], ...]:
+    """Groups of equal length and context, each of at most `GROUP_TOKENS` stored tokens (or one span)."""
+    groups: dict[tuple[int, int], list[TokenSpan]] = {}
+    for span in spans:
+        groups.setdefault((span.length, span.context), []).append(span)
+    sizes = {alike: max(1, GROUP_TOKENS // sum(alike)) for alike in groups}
+    return tuple(
+        tuple(group[at : at + sizes[alike]])
+        for alike, group in groups.items()
+        for at in range(0, len(group), sizes[alike])
+    )
+
+
+def _opened(span: TokenSpan, page_tokens: int) -> list[int]:
+    """Pages that the span begins and leaves partly empty (at most one: the last)."""
+    last = (span.total - 1) // page_tokens
+    partly = span.total % page_tokens != 0
+    return [span.pages[last]] if partly and span.context <= last * page_tokens else []

@@ -1,0 +1,181 @@
+"""Which pages a decode group reads, in which blocks, and how the results of pages come together: built on the host.
+
+Pages are taken in the order in which they lie in memory, whichever sequence owns them: a block of neighbouring pages
+is then one view of the store and nothing is copied; the small queries are gathered by owner instead. Blocks are sized
+to stay in the processor's cache between the products that read them.
+
+Legend: S sequences, n items (an item is one page read for one sequence), P tokens a page, H query heads.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from windlass.facts.attention_rule import AttentionRule
+from windlass.kernels.token_span import TokenSpan
+
+LARGEST_HOLE = 0.25
+"""Share of foreign pages that a view may contain before gathering its own pages is cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSizes:
+    """Pages read together in a block, blocks whose results are held together in a wave, and query heads."""
+
+    block_pages: int
+    wave_blocks: int
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead:
+    """Slots `start .. stop` of `page`, read for decode sequence `owner`."""
+
+    page: int
+    owner: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeBlock:
+    """Items processed together. A foreign page inside a view is an item too; its result is never used."""
+
+    pages: slice | torch.Tensor
+    """A run of the store, or the pages to gather (n,)."""
+    first: int
+    """Number of the block's first item in its wave."""
+    owner: torch.Tensor
+    """The sequence of each item (n,)."""
+    edge: torch.Tensor | None
+    """Items that are not visible in full (e,), None where most of the block is not."""
+    hidden: torch.Tensor | None
+    """Slots of the edge items (or of all) that must not be seen, (e or n, 1, 1, P) bool; None where all are visible."""
+
+    @property
+    def items(self) -> int:
+        """Number of items, foreign ones included."""
+        return len(self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeWave:
+    """Blocks whose partial results are held together, and how items add up to sequences."""
+
+    blocks: tuple[DecodeBlock, ...]
+    items: int
+    order: torch.Tensor
+    """The real items sorted by owner (r,)."""
+    owner: torch.Tensor
+    """The owner of each of them (r,)."""
+    counts: torch.Tensor
+    """Items of each sequence (S,)."""
+    head_order: torch.Tensor
+    """Rows of (items * H) sorted by sequence, then head, (r * H,)."""
+    head_offsets: torch.Tensor
+    """Where each (sequence, head) begins in `head_order`, (S * H,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """All waves of a decode group. `single` says that one block is everything and its item i is all of sequence i."""
+
+    waves: tuple[DecodeWave, ...]
+    sequences: int
+    single: bool
+
+
+def plan_decode(
+    spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, sizes: DecodeSizes, device: torch.device
+) -> DecodePlan:
+    """Plans the reads of spans of length 1; only pages that `rule` lets a sequence see are read."""
+    reads = sorted(
+        (read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens)),
+        key=lambda read: (read.page, read.owner),
+    )
+    wave = sizes.wave_blocks * sizes.block_pages
+    waves = tuple(
+        _wave(reads[at : at + wave], len(spans), page_tokens, sizes, device) for at in range(0, len(reads), wave)
+    )
+    one_block = len(waves) == 1 and len(waves[0].blocks) == 1
+    single = one_block and len(reads) == waves[0].items and [read.owner for read in reads] == [*range(len(spans))]
+    return DecodePlan(waves, len(spans), single)
+
+
+def _wave(
+    reads: Sequence[PageRead], sequences: int, page_tokens: int, sizes: DecodeSizes, device: torch.device
+) -> DecodeWave:
+    blocks: list[DecodeBlock] = []
+    places: list[int] = []  # the item number of each read
+    first = 0
+    for at in range(0, len(reads), sizes.block_pages):
+        block, offsets = _block(reads[at : at + sizes.block_pages], first, page_tokens, device)
+        blocks.append(block)
+        places += [first + offset for offset in offsets]
+        first += block.items
+    owners = [read.owner for read in reads]
+    return DecodeWave(tuple(blocks), first, *_gathering(places, owners, sequences, sizes.heads, device))
+
+
+def _reads(span: TokenSpan, owner: int, rule: AttentionRule, page_tokens: int) -> list[PageRead]:
+    first = rule.first_visible(span.context)
+    return [
+        PageRead(
+            span.pages[number],
+            owner,
+            max(0, first - number * page_tokens),
+            min(page_tokens, span.total - number * page_tokens),
+        )
+        for number in range(first // page_tokens, math.ceil(span.total / page_tokens))
+    ]
+
+
+def _block(
+    reads: Sequence[PageRead], first: int, page_tokens: int, device: torch.device
+) -> tuple[DecodeBlock, list[int]]:
+    """The block and the number, inside it, of each read's item."""
+    low, high = reads[0].page, reads[-1].page + 1
+    distinct = all(one.page != next_one.page for one, next_one in zip(reads, reads[1:], strict=False))
+    if distinct and high - low <= len(reads) * (1 + LARGEST_HOLE):
+        pages: slice | torch.Tensor = slice(low, high)
+        offsets, size = [read.page - low for read in reads], high - low
+    else:
+        pages = torch.tensor([read.page for read in reads], device=device)
+        offsets, size = list(range(len(reads))), len(reads)
+    owner = [0] * size
+    for offset, read in zip(offsets, reads, strict=True):
+        owner[offset] = read.owner
+    edge, hidden = _hidden(reads, offsets, size, page_tokens, device)
+    return DecodeBlock(pages, first, torch.tensor(owner, device=device), edge, hidden), offsets
+
+
+def _hidden(
+    reads: Sequence[PageRead], offsets: Sequence[int], size: int, page_tokens: int, device: torch.device
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    partly = [(at, read) for at, read in zip(offsets, reads, strict=True) if read.stop - read.start < page_tokens]
+    if not partly:
+        return None, None
+    edge = torch.tensor([at for at, _ in partly], device=device)
+    start = torch.tensor([read.start for _, read in partly], device=device)[:, None]
+    stop = torch.tensor([read.stop for _, read in partly], device=device)[:, None]
+    slot = torch.arange(page_tokens, device=device)
+    hidden = ((slot < start) | (slot >= stop))[:, None, None]
+    if len(partly) * 2 < size:
+        return edge, hidden
+    return None, hidden.new_zeros(size, 1, 1, page_tokens).index_copy_(0, edge, hidden)
+
+
+def _gathering(
+    places: Sequence[int], owners: Sequence[int], sequences: int, heads: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """order, owner, counts, head_order and head_offsets of a wave."""
+    owner, by_owner = torch.tensor(owners).sort(stable=True)
+    order = torch.tensor(places)[by_owner]
+    counts = torch.bincount(owner, minlength=sequences)
+    head = torch.arange(heads)[:, None]
+    head_order = torch.cat([(segment * heads + head).flatten() for segment in order.split(counts.tolist())])
+    head_counts = counts.repeat_interleave(heads)
+    head_offsets = head_counts.cumsum(0) - head_counts
+    return order.to(device), owner.to(device), counts.to(device), head_order.to(device), head_offsets.to(device)

@@ -1,0 +1,58 @@
+"""What every test stands on: no network, no cache of a person's own, the same random numbers each time."""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = 2
+
+# huggingface_hub reads this when first imported, so it is set before any test module is.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# No deadline: how long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("windlass", derandomize=True, deadline=None, database=None, max_examples=60)
+hypothesis.settings.load_profile("windlass")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu is skipped, with the reason, where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, and torch sees none")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of data kept outside the repository: $WINDLASS_SHARED, else `shared` beside the repository."""
+    folder = Path(os.environ.get("WINDLASS_SHARED") or ROOT.parent / "shared").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder {folder}; set WINDLASS_SHARED to the folder of shared data")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Verdicts and measurements go to a folder of this session, and none are found from an earlier one."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("WINDLASS_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Every test starts from the same seeds and threads; torch is touched only where a test has loaded it."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].set_num_threads(THREADS)

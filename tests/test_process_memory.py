@@ -1,0 +1,139 @@
+"""The process's memory is what the system says, and control groups above it count at every level."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from windlass.memory.arena import Arena
+from windlass.memory.control_group import control_group_rooms
+from windlass.memory.process_memory import (
+    available_bytes,
+    limit_malloc,
+    peak_resident_bytes,
+    reset_peak,
+    resident_bytes,
+    return_free_memory,
+)
+from windlass.units import GIB, MIB
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def touch(nbytes: int) -> Arena:
+    arena = Arena(nbytes)
+    arena.tensor(0, torch.uint8, (nbytes,)).fill_(1)
+    return arena
+
+
+def test_resident_memory_is_what_psutil_sees() -> None:
+    assert abs(resident_bytes() - psutil.Process().memory_info().rss) < 8 * MIB
+
+
+def test_touched_memory_shows_in_what_is_resident() -> None:
+    before = resident_bytes()
+    arena = touch(64 * MIB)
+    assert 60 * MIB < resident_bytes() - before < 72 * MIB
+    arena.close()
+
+
+@linux
+def test_the_peak_remembers_what_was_given_back_until_it_is_reset() -> None:
+    before = resident_bytes()
+    touch(64 * MIB).close()
+    assert peak_resident_bytes() - before > 60 * MIB
+    if not reset_peak():
+        pytest.skip("the system does not let the peak be reset")
+    assert abs(peak_resident_bytes() - resident_bytes()) < 8 * MIB
+
+
+def test_available_memory_is_no_more_than_the_machine_has() -> None:
+    assert 0 < available_bytes() <= psutil.virtual_memory().total
+
+
+def version_1(root: Path, group: str, limit: int, use: int, cache: int = 0) -> None:
+    folder = root / "memory" / group
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{use}\n")
+    (folder / "memory.stat").write_text(f"cache 7\ninactive_file 1\ntotal_inactive_file {cache}\n")
+
+
+def version_2(root: Path, group: str, limit: str, use: int, cache: int = 0) -> None:
+    folder = root / group
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{use}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
+
+
+def rooms(tmp_path: Path, cgroup: str) -> list[int]:
+    (tmp_path / "cgroup").write_text(cgroup)
+    return control_group_rooms(proc=tmp_path, root=tmp_path / "tree")
+
+
+def test_version_2_groups_count_up_to_the_root(tmp_path: Path) -> None:
+    version_2(tmp_path / "tree", "user/job", "max", GIB)
+    version_2(tmp_path / "tree", "user", str(8 * GIB), 6 * GIB, cache=GIB)
+    assert rooms(tmp_path, "0::/user/job\n") == [3 * GIB]
+
+
+def test_version_1_groups_count_up_to_the_root(tmp_path: Path) -> None:
+    version_1(tmp_path / "tree", "job", 4 * GIB, 2 * GIB, cache=GIB)
+    version_1(tmp_path / "tree", "", 8 * GIB, 7 * GIB)
+    assert rooms(tmp_path, "9:name=systemd:/\n4:cpu,memory:/job\n2:cpuset:/\n") == [3 * GIB, GIB]
+
+
+def test_both_versions_together_count(tmp_path: Path) -> None:
+    version_1(tmp_path / "tree", "job", 4 * GIB, GIB)
+    version_2(tmp_path / "tree" / "unified", "job", str(2 * GIB), GIB)
+    assert sorted(rooms(tmp_path, "4:memory:/job\n0::/job\n")) == [GIB, 3 * GIB]
+
+
+@pytest.mark.parametrize("path", ["/docker/0123/not-mounted-here", "/../outside"])
+def test_a_container_that_sees_only_its_own_group_finds_it_at_the_root(tmp_path: Path, path: str) -> None:
+    version_2(tmp_path / "tree", "", str(2 * GIB), GIB)
+    version_2(tmp_path, "outside", "5", 5)
+    assert rooms(tmp_path, f"0::{path}\n") == [GIB]
+
+
+def test_a_system_without_control_groups_has_no_such_limit(tmp_path: Path) -> None:
+    assert control_group_rooms(proc=tmp_path / "none", root=tmp_path) == []
+
+
+FREES_A_BIG_BLOCK = """
+import torch
+from windlass.memory.process_memory import limit_malloc, resident_bytes, return_free_memory
+print(limit_malloc(), end=" ")
+blocks = [torch.ones(12 << 20) for _ in range(4)]
+held = resident_bytes()
+del blocks
+print(held - resident_bytes() > 150 << 20, end=" ")
+small = [torch.ones(1 << 18) for _ in range(100)]
+keep = small[-1]
+held = resident_bytes()
+del small
+print(return_free_memory(), held - resident_bytes() > 80 << 20)
+"""
+
+
+@linux
+def test_freed_blocks_go_back_to_the_system() -> None:
+    source = Path(__file__).resolve().parent.parent / "src"
+    result = subprocess.run(
+        [sys.executable, "-c", FREES_A_BIG_BLOCK],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(source)},
+    )  # fmt: skip
+    if result.stdout.startswith("False"):
+        pytest.skip("the C library is not the GNU one")
+    assert result.stdout.split() == ["True", "True", "True", "True"]
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.memory.process_memory.LINUX", False)
+    assert not limit_malloc() and not return_free_memory()
+    assert resident_bytes() > 0 and peak_resident_bytes() > 0

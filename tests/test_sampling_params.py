@@ -1,0 +1,106 @@
+"""SamplingParams, Request and the answers: vLLM's names and defaults, and what is refused."""
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+from windlass.errors import RequestError, UsageError
+from windlass.facts.completion import CompletionOutput, RequestOutput
+from windlass.facts.request import Request
+from windlass.facts.sampling_params import SamplingParams
+
+
+def test_defaults_are_those_of_vllm() -> None:
+    params = SamplingParams()
+    assert (params.n, params.max_tokens, params.min_tokens) == (1, 16, 0)
+    assert (params.temperature, params.top_p, params.top_k, params.min_p) == (1.0, 1.0, 0, 0.0)
+    assert (params.seed, params.logprobs, params.ignore_eos) == (None, None, False)
+    assert (params.skip_special_tokens, params.include_stop_str_in_output) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [("\n", ("\n",)), (["a", "bc"], ("a", "bc")), (("x",), ("x",)), (None, ()), ([], ())],
+)
+def test_stop_may_be_one_string_or_several_and_is_kept_as_a_tuple(written: Any, kept: tuple[str, ...]) -> None:
+    assert SamplingParams(stop=written).stop == kept
+
+
+def test_params_written_differently_but_meaning_the_same_are_equal() -> None:
+    assert SamplingParams(stop="x", stop_token_ids=[2]) == SamplingParams(stop=["x"], stop_token_ids=(2,))
+    assert len({SamplingParams(stop="x"), SamplingParams(stop=["x"])}) == 1
+
+
+def test_params_cannot_be_changed_but_can_be_replaced() -> None:
+    params = SamplingParams(stop=["a"])
+    with pytest.raises(FrozenInstanceError):
+        params.n = 2  # type: ignore[misc]
+    assert replace(params, n=3).stop == ("a",)
+
+
+def test_temperatures_next_to_zero_are_greedy() -> None:
+    assert SamplingParams(temperature=0).is_greedy
+    assert SamplingParams(temperature=1e-6).is_greedy
+    assert not SamplingParams(temperature=0.01).is_greedy
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1, 50])
+def test_top_k_may_be_off_in_both_of_vllms_spellings(top_k: int) -> None:
+    assert SamplingParams(top_k=top_k).top_k == top_k
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"n": 0}, "n must be 1 or more, got 0"),
+        ({"n": True}, "n must be a whole number, got True"),
+        ({"n": 2, "temperature": 0}, "n is 2 with temperature 0"),
+        ({"max_tokens": 0}, "max_tokens must be 1 or more, got 0"),
+        ({"max_tokens": "16"}, r"max_tokens must be a whole number, got '16' \(str\)"),
+        ({"min_tokens": -1}, "min_tokens must be 0 or more"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens is 9, above max_tokens = 8; lower min_tokens"),
+        ({"temperature": -0.1}, r"temperature must be 0 \(greedy\) or more, got -0.1"),
+        ({"temperature": float("nan")}, "temperature must be a finite number, got nan"),
+        ({"temperature": "hot"}, "temperature must be a finite number, got 'hot'"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0; 1.0 switches it off"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"top_k": -2}, "top_k must be -1 or more, got -2"),
+        ({"top_k": 1.5}, "top_k must be a whole number"),
+        ({"min_p": 1.01}, "min_p must be between 0 and 1, got 1.01"),
+        ({"seed": 1.0}, "seed must be a whole number"),
+        ({"logprobs": -1}, "logprobs must be 0 or more"),
+        ({"stop": 3}, "stop must be a string or a list of strings, got 3"),
+        ({"stop": [b"x"]}, "stop must be a string or a list of strings"),
+        ({"stop": ["a", ""]}, "stop holds an empty string"),
+        ({"stop_token_ids": 2}, r"stop_token_ids must be a list of token ids, got 2; write it as stop_token_ids=\[2\]"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids holds -1"),
+        ({"ignore_eos": 1}, "ignore_eos must be True or False, got 1"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_value_the_limit_and_the_next_step(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SamplingParams(**bad)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="best_of"):
+        SamplingParams(best_of=2)  # type: ignore[call-arg]
+
+
+def test_a_request_without_tokens_is_refused_by_name() -> None:
+    with pytest.raises(RequestError, match="request row-7: the prompt has 0 tokens"):
+        Request("row-7", "", (), SamplingParams())
+
+
+@pytest.mark.parametrize("bad", [-1, 1.0, "1", True])
+def test_a_request_with_something_that_is_no_id_is_refused(bad: Any) -> None:
+    with pytest.raises(RequestError, match="ids are whole numbers from 0"):
+        Request("0", None, (1, bad), SamplingParams())
+
+
+def test_answers_read_as_in_vllm() -> None:
+    answer = CompletionOutput(0, " a time", (5, 6), finish_reason="stop", stop_reason="\n")
+    out = RequestOutput("0", "Once upon", (1, 2), (answer,), finished=True)
+    assert out.outputs[0].text == " a time"
+    assert out.outputs[0].logprobs is None
