@@ -37,7 +37,7 @@ class Engine:
         self.load_seconds = 0.0
         self._load(on_load)
         self.runner = Runner(plan, self.cache, torch.device("cpu"))
-        self.runner.connect(opened.lifted, self.weights, self._embedding())
+        self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late)
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
             connect_attention(part.module, self.cache)

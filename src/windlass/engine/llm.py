@@ -14,11 +14,12 @@ import torch
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, open_model
+from windlass.engine.opened_model import OpenedModel, open_model, read_config
 from windlass.engine.prompts import Prompts, read_prompts
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
+from windlass.engine.verdicts import require_proven
 from windlass.errors import DeviceError, RequestError, UsageError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
@@ -33,6 +34,7 @@ from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import available_bytes, limit_malloc, resident_bytes, return_free_memory
 from windlass.model.detokenizer import Detokenizer
 from windlass.model.hub import model_folder
+from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.planner.search import Demands, search
 from windlass.settings import num_threads
@@ -80,7 +82,8 @@ class LLM:
         self._block_size = _positive("--block-size", block_size) or 0
         self._micro_batch_tokens = _positive("--micro-batch-tokens", micro_batch_tokens)
         self._seed, self._on_progress = seed, on_progress
-        folder = model_folder(model, revision)
+        folder = model_folder(model, revision, on_progress)
+        require_proven(text_config_of(read_config(folder)), unproven)
         self.opened: OpenedModel = open_model(folder, str(model), dtype, max_model_len)
         self._given_plan = plan
         self._engine: Engine | None = None

@@ -18,7 +18,7 @@ from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.groups import all_slots, expert_parameters, slots_by_source, weight_groups
 from windlass.model.lending import Slot
 from windlass.model.parameter_map import ParameterMap, map_parameters
-from windlass.model.text_config import text_config_of
+from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
 
@@ -40,6 +40,7 @@ class OpenedModel:
     defaults: GenerationDefaults
     rows_held: float
     read_again_beyond: int | None
+    narrows_late: bool
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -95,6 +96,7 @@ def open_model(folder: Path, name: str, dtype: str, max_model_len: int | None) -
         defaults=read_generation_defaults(folder, whole.to_dict()),
         rows_held=rehearsal.rows_held(),
         read_again_beyond=_read_again_beyond(model),
+        narrows_late=rehearsal.narrows_late,
     )
 
 
@@ -118,7 +120,7 @@ def _weights_dtype(checkpoint: CheckpointFacts) -> str:
 
 
 def _model_len(config: PreTrainedConfig, asked: int | None) -> int:
-    known = config.to_dict().get("max_position_embeddings") or 1 << 20
+    known = known_positions(config) or 1 << 20
     if asked is not None and not 0 < asked <= known:
         raise UsageError(f"--max-model-len {asked} is not within 1 and {known}, the positions the model knows")
     return asked or known

@@ -20,6 +20,7 @@ from windlass.model.conductor import Seat
 from windlass.model.kvcache import KVCache, PageTable
 from windlass.model.lending import Slot, slots_of
 from windlass.model.rotary import DeferredTables, SequenceLengths
+from windlass.model.text_config import known_positions
 from windlass.model.tree import map_tree
 from windlass.model.zoo import LiftedModel
 from windlass.units import MIB
@@ -70,10 +71,15 @@ class ShapeProbe:
 
 
 class Rehearsal:
-    """A conductor whose layers run only where asked, with weights of nothing."""
+    """A conductor whose layers run only where asked, with weights of nothing.
+
+    `narrows_late` is known after `cache_shapes`: whether the rows whose logits are wanted can be picked only after the
+    decoder's end, not before its final norm.
+    """
 
     def __init__(self, lifted: LiftedModel, seat: Seat, dtype: torch.dtype) -> None:
         self.lifted, self.seat, self.dtype = lifted, seat, dtype
+        self.narrows_late = False
         self._played: set[int] = set()
         self._tokens = 1
         self._lengths = SequenceLengths(((0, 1),), (1,))
@@ -84,7 +90,13 @@ class Rehearsal:
         first_of: dict[Any, int] = {}
         for index, part in enumerate(self.lifted.layers):
             first_of.setdefault(_signature(part.module), index)
-        self._run(probe, tokens=2, play=set(first_of.values()))
+        play = set(first_of.values())
+        try:
+            self._run(probe, tokens=2, play=play)
+        except RuntimeError:
+            # Some decoders reshape their output to the shape of their input: all rows must reach their end.
+            self.narrows_late = True
+            self._run(probe, tokens=2, play=play)
         shapes = {}
         for index, part in enumerate(self.lifted.layers):
             twin = first_of[_signature(part.module)]
@@ -120,7 +132,7 @@ class Rehearsal:
         result: Any = row
         if index in self._played:
             result = self._play(layer, row, args, kwargs)
-        last = index == len(self.lifted.layers) - 1
+        last = index == len(self.lifted.layers) - 1 and not self.narrows_late
         return map_tree(lambda leaf: leaf[:, :1] if last and isinstance(leaf, torch.Tensor) else leaf, result)
 
     def head(self, head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
@@ -184,7 +196,8 @@ class Rehearsal:
             connect_attention(self.lifted.layers[index].module, cache)
         outer = [slot for part in self.lifted.outer for slot in slots_of(part.module).values() if slot.empty.is_meta]
         _lend_nothing(outer)
-        positions = torch.arange(tokens)[None].clamp(max=self.lifted.model.config.max_position_embeddings - 1)
+        known = known_positions(self.lifted.model.config) or tokens
+        positions = torch.arange(tokens)[None].clamp(max=known - 1)
         try:
             self.lifted.decoder.run(
                 input_ids=torch.zeros(1, tokens, dtype=torch.int64),

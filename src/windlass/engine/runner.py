@@ -37,14 +37,21 @@ class Runner:
         self._lifted: LiftedModel
         self._weights: Weights
         self._embedding: EmbeddingRows
+        self._narrows_late: bool
         self._row: Row
         self._schedule: Schedule
         self._slices: dict[int, RowSlice]
         self._first_row: torch.Tensor
 
-    def connect(self, lifted: LiftedModel, weights: Weights, embedding: EmbeddingRows) -> None:
-        """Hands over the model whose stand-ins call this runner, and where its weights come from."""
+    def connect(
+        self, lifted: LiftedModel, weights: Weights, embedding: EmbeddingRows, narrows_late: bool = False
+    ) -> None:
+        """Hands over the model whose stand-ins call this runner, and where its weights come from.
+
+        The rows whose logits are wanted are picked after the last layer, or, where `narrows_late`, after the decoder.
+        """
         self._lifted, self._weights, self._embedding = lifted, weights, embedding
+        self._narrows_late = narrows_late
 
     @torch.inference_mode()
     def run_pass(self, spans: Sequence[RowSpan]) -> Iterator[torch.Tensor]:
@@ -57,7 +64,7 @@ class Runner:
         hidden = self._lifted.decoder.run(
             input_ids=row.ids, position_ids=row.positions, past_key_values=self.cache, use_cache=True
         )  # (1, R, H)
-        yield from self._logits(hidden)
+        yield from self._logits(hidden[:, row.wanted] if self._narrows_late else hidden)
 
     def embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """ids (1, T) -> row (1, T, H)."""
@@ -79,7 +86,7 @@ class Runner:
             elif step.op is Op.TAKE_BACK:
                 self._weights.take_back(index)
         self.after_slice()
-        if index == len(self._lifted.layers) - 1:
+        if index == len(self._lifted.layers) - 1 and not self._narrows_late:
             row = row[:, self._row.wanted]
         return (row, *result[1:]) if isinstance(result, tuple) else row
 

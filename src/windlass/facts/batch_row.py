@@ -101,8 +101,8 @@ def _read_custom_id(row: Mapping[str, object]) -> str | None:
 def _read_envelope(row: Mapping[str, object]) -> tuple[Mapping[str, object], bool]:
     """The body and whether it is a chat. A row without `url` and `body` is the short form: its own body."""
     if "url" not in row and "body" not in row:
-        body = {name: value for name, value in row.items() if name not in _ENVELOPE}
-        return body, "messages" in body
+        short = {name: value for name, value in row.items() if name not in _ENVELOPE}
+        return short, "messages" in short
     if strange := sorted(set(row) - _ENVELOPE):
         raise RequestError(f"unknown field {strange[0]!r} beside custom_id, method, url and body; put it into body")
     if row.get("method", "POST") != "POST":

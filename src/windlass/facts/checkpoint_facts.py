@@ -7,7 +7,7 @@ truncated shards must show here: later they would show in the middle of a run.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -45,15 +45,15 @@ def read_checkpoint(folder: str | Path) -> CheckpointFacts:
     if (root / SINGLE_NAME).exists():
         tensors = _read_shards(root, [SINGLE_NAME], {})
     elif (root / INDEX_NAME).exists():
-        index = _read_index(root / INDEX_NAME)
+        index = read_index(root / INDEX_NAME)
         tensors = _read_shards(root, sorted(set(index.values())), index)
     else:
         tensors = _read_shards(root, _find_shards(root), {})
     return CheckpointFacts(str(root), tensors)
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """Tensor name -> shard, as the index says; every shard is a plain path below the folder."""
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name -> shard, as the index says; every shard is a plain path below the folder. Raises CheckpointError."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -120,18 +120,28 @@ def _find_shards(root: Path) -> list[str]:
     raise _no_safetensors(root)
 
 
+def pickled_only(place: str, names: Iterable[str], target: str) -> CheckpointError | None:
+    """The refusal of a folder or hub id whose weights are all pickled; None if none of `names` is pickled.
+
+    It names the line that converts them once, into the folder `target`.
+    """
+    pickled = sorted(name for name in names if PurePath(name).suffix in _PICKLED)
+    if not pickled:
+        return None
+    convert = (
+        f"from transformers import AutoModelForCausalLM as M; "
+        f"M.from_pretrained({place!r}, dtype='auto').save_pretrained({target!r}, safe_serialization=True)"
+    )
+    return CheckpointError(
+        f"{place} holds pickled weights only ({_some(pickled)}), which can run code when they are loaded; only "
+        f'safetensors are read. Where you trust the files, convert them once: python -c "{convert}"'
+    )
+
+
 def _no_safetensors(root: Path) -> CheckpointError | ModelNotFound:
-    pickled = sorted(entry.name for entry in root.iterdir() if entry.suffix in _PICKLED)
-    if pickled:
-        convert = (
-            f"from transformers import AutoModelForCausalLM as M; "
-            f"M.from_pretrained({str(root)!r}, dtype='auto').save_pretrained({str(root) + '-safetensors'!r}, "
-            f"safe_serialization=True)"
-        )
-        return CheckpointError(
-            f"{root} holds pickled weights only ({_some(pickled)}), which can run code when they are loaded; only "
-            f'safetensors are read. Where you trust the files, convert them once: python -c "{convert}"'
-        )
+    refusal = pickled_only(str(root), (entry.name for entry in root.iterdir()), f"{root}-safetensors")
+    if refusal is not None:
+        return refusal
     if (root / "config.json").exists():
         return CheckpointError(f"{root} has a config.json but no *.safetensors file; download the weights")
     return ModelNotFound(

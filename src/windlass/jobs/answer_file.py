@@ -28,7 +28,8 @@ class AnswerFile:
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Writes rows; each is in the file when this returns."""
-        lot = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        # Half a surrogate pair in a name is written as the escape it came as.
+        lot = b"".join(json.dumps(row, ensure_ascii=False).encode(errors="backslashreplace") + b"\n" for row in rows)
         try:
             if self._regular and not self._safe_bytes:
                 self._file.truncate(0)

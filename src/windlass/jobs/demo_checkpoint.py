@@ -41,7 +41,7 @@ def write_checkpoint(folder: Path, config: LlamaConfig, seed: int = 0) -> int:
 
     Raises StorageError where the disk has not got the room.
     """
-    dtype = _DTYPES[str(config.dtype).removeprefix("torch.")]
+    dtype = dtype_of(config)
     with torch.device("meta"):
         shapes = {name: part.shape for name, part in LlamaForCausalLM(config).state_dict().items()}
     total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
@@ -61,6 +61,11 @@ def write_checkpoint(folder: Path, config: LlamaConfig, seed: int = 0) -> int:
         json.dumps({"metadata": {"total_size": total}, "weight_map": index})
     )
     return total
+
+
+def dtype_of(config: LlamaConfig) -> torch.dtype:
+    """The dtype that the config asks for, written there as a name or as torch has it."""
+    return _DTYPES[str(config.dtype).removeprefix("torch.")]
 
 
 def _config(**sizes: object) -> LlamaConfig:

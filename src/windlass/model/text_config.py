@@ -74,3 +74,8 @@ def _as_causal(text: PreTrainedConfig) -> PreTrainedConfig:
     values = {key: value for key, value in text.to_dict().items() if key != "model_type"}
     rope = {key: value for key, value in (values.get("rope_parameters") or {}).items() if key not in AXIS_KEYS}
     return AutoConfig.for_model(model_type, **(values | {"rope_parameters": rope} | told))
+
+
+def known_positions(config: PreTrainedConfig) -> int | None:
+    """How many positions a model was made for, whatever its config calls them; None where it does not say."""
+    return getattr(config, "max_position_embeddings", None)

@@ -1,0 +1,86 @@
+"""An engine that answers at once and as told, for the jobs around it: prompts end in the order of their lengths."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+
+from windlass.errors import UsageError
+from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
+from windlass.facts.plan import MemoryBill, Plan
+from windlass.facts.run_report import RunReport
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
+
+PLAN = Plan(
+    "fake", "cpu", "float32", 8, 64, 64, 16, 8, (), frozenset(), MemoryBill(1000, 400, 300, 100, 0, 50, 10, 10, 10)
+)
+
+
+class FakeTokenizer:
+    """A character is a token, its id the code point. Only messages of a user can be asked."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) for character in text]
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        if any(message["role"] != "user" for message in messages):
+            raise UsageError("this template knows users only")
+        return self.encode("".join(message["content"] for message in messages))
+
+
+class FakeLLM:
+    """Answers `x` once a pass for every sequence, max_tokens times; `ends_after` passes Ctrl-C is pressed."""
+
+    def __init__(self, max_model_len: int = 64, ends_after: int | None = None) -> None:
+        self.tokenizer = FakeTokenizer()
+        self.opened = SimpleNamespace(facts=SimpleNamespace(max_model_len=max_model_len, vocab_size=256))
+        self.default_sampling_params = SamplingParams(temperature=0.0)
+        self.report = RunReport()
+        self.plan = PLAN
+        self.workloads: list[Workload] = []
+        self.asked: list[tuple[list[int], SamplingParams]] = []
+        self._ends_after = ends_after
+        self._next_request = 7  # the engine does not begin at 0 when it has answered before
+
+    def prepare(self, workload: Workload) -> Plan:
+        self.workloads.append(workload)
+        return self.plan
+
+    def stream(
+        self, prompts: Sequence[Mapping[str, list[int]]], params: Sequence[SamplingParams]
+    ) -> Iterator[RequestOutput]:
+        self.asked = [(prompt["prompt_token_ids"], each) for prompt, each in zip(prompts, params, strict=True)]
+        for done in range(1, max(each.max_tokens or 1 for each in params) + 1):
+            if self._ends_after is not None and done > self._ends_after:
+                raise KeyboardInterrupt
+            for number, (prompt, each) in enumerate(self.asked):
+                if done <= (each.max_tokens or 1):
+                    yield self._output(self._next_request + number, prompt, each, done)
+
+    def generate(self, prompts: Sequence[Mapping[str, list[int]]], params: SamplingParams) -> list[RequestOutput]:
+        """Takes a second for the prompts and two for the rest, each time."""
+        outputs = [output for output in self.stream(prompts, [params] * len(prompts)) if output.finished]
+        steps = (params.max_tokens or 1) - 1
+        before = self.report
+        self.report = RunReport(
+            prefill_tokens=before.prefill_tokens + sum(len(prompt["prompt_token_ids"]) for prompt in prompts),
+            prefill_seconds=before.prefill_seconds + 1.0,
+            decode_tokens=before.decode_tokens + steps * len(prompts),
+            decode_seconds=before.decode_seconds + 2.0,
+            decode_passes=before.decode_passes + steps,
+        )
+        return outputs
+
+    def _output(self, number: int, prompt: list[int], params: SamplingParams, done: int) -> RequestOutput:
+        finished = done == (params.max_tokens or 1)
+        table = {120: Logprob(-0.5, 2, "x"), 121: Logprob(-0.25, 1, "y")}
+        choices = tuple(
+            CompletionOutput(
+                index=index,
+                text="x" * done,
+                token_ids=(120,) * done,
+                logprobs=None if params.logprobs is None else (table,) * done,
+                finish_reason="length" if finished else None,
+            )
+            for index in range(params.n)
+        )
+        return RequestOutput(str(number), None, tuple(prompt), choices, finished)

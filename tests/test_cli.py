@@ -1,0 +1,274 @@
+"""The command line: help at once, one line for an error, the promised exit codes, results apart from progress."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+from windlass import __version__
+from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.main import app
+from windlass.engine.llm import LLM
+from windlass.facts.completion import RequestOutput
+from windlass.jobs.demo_checkpoint import write_checkpoint
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+VERBS = ("run", "batch", "bench", "doctor", "demo", "version")
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of 64 dimensions whose tokens are bytes."""
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=128, bos_token_id=1,
+        eos_token_id=2, initializer_range=0.1, dtype="float32",
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_checkpoint(folder, config)
+    return str(folder)
+
+
+def windlass(*arguments: str, given: str | bytes | None = None) -> Any:
+    return CliRunner().invoke(app, arguments, input=given, prog_name="windlass")
+
+
+def process(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "windlass.cli.main", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+
+
+def test_no_verb_shows_the_help_with_every_verb() -> None:
+    result = windlass()
+    assert result.exit_code == 0
+    assert all(verb in result.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example_and_speaks_json(verb: str) -> None:
+    result = windlass(verb, "--help")
+    assert result.exit_code == 0
+    assert f"windlass {verb}" in result.stdout.split("Examples:")[1]
+    assert "--json" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("run", "--help"), ("bench", "--help"), ("version",)])
+def test_help_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> None:
+    program = (
+        "import sys\nfrom windlass.cli.main import app\n"
+        f"try: app({list(arguments)!r}, prog_name='windlass')\n"
+        "finally: print({'torch', 'transformers'} & set(sys.modules), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
+    assert ran.stderr.strip() == "set()"
+
+
+def test_every_verb_that_loads_a_model_takes_the_same_budget_flags() -> None:
+    for verb in ("run", "batch", "bench"):
+        text = windlass(verb, "--help").stdout
+        assert all(f"--{field.name.replace('_', '-')}" in text for field in fields(BudgetFlags))
+
+
+def test_budget_flags_are_parameters_of_the_engine_with_its_defaults() -> None:
+    parameters = inspect.signature(LLM.__init__).parameters
+    assert {f.name: f.default for f in fields(BudgetFlags)} == {
+        f.name: parameters[f.name].default for f in fields(BudgetFlags)
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("lift",), "No such command 'lift'"),
+        (("run",), "Missing argument"),
+        (("run", "m", "p", "--host-memory", "much"), "'much' is not a size; write it as 8GiB"),
+        (("run", "m", "p", "--max-tokens", "0"), "0 is not in the range"),
+        (("bench", "m", "--rounds", "x"), "'x' is not a valid"),
+        (("batch", "m", "-i", "missing.jsonl", "-o", "out.jsonl"), "there is no file missing.jsonl"),
+        (("batch", "m", "-i", "-", "-o", "-", "--json"), "--json and -o - would both write to standard output"),
+    ],
+)
+def test_misuse_ends_with_2_and_says_what_to_write(arguments: Sequence[str], said: str) -> None:
+    result = windlass(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_of_ours_is_one_line_without_a_traceback(tmp_path: Path) -> None:
+    result = windlass("run", str(tmp_path / "nowhere"), "Hi")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_budget_too_small_is_refused_with_the_smallest_change_that_would_do(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Hi", "--host-memory", "64MiB")
+    assert result.exit_code == 1
+    assert "use --host-memory" in result.stderr
+
+
+def test_quantization_is_refused_by_name(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Hi", "--quantization", "int4")
+    assert result.exit_code == 2
+    assert "quantization='int4' does not exist yet" in result.stderr
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("windlass.cli.doctor.late", broken)
+    assert isinstance(windlass("doctor").exception, ZeroDivisionError)
+
+
+def test_run_writes_the_answer_to_standard_output_and_the_report_to_standard_error(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Once", "--max-tokens", "8", "--temperature", "0")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("\n") and "tok/s" not in result.stdout
+    assert "decode   7 tokens" in result.stderr and "bound by" in result.stderr
+
+
+def test_run_as_json_holds_text_tokens_and_report(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "-", "--max-tokens", "4", "--json", "--quiet", given="Once\n")
+    assert result.stderr == ""
+    found = json.loads(result.stdout)
+    assert (found["prompt"], len(found["token_ids"]), found["finish_reason"]) == ("Once", 4, "length")
+    assert found["report"]["decode_tokens"] == 3
+
+
+def test_run_streams_what_generate_gives(tiny_model: str) -> None:
+    streamed = windlass("run", tiny_model, "Once", "--max-tokens", "12", "--quiet").stdout
+    with LLM(tiny_model) as llm:
+        (whole,) = llm.generate("Once", replace(llm.default_sampling_params, max_tokens=12))
+    assert streamed == whole.outputs[0].text + "\n"
+
+
+def test_run_refuses_bytes_that_are_no_text_and_an_empty_input(tiny_model: str) -> None:
+    assert "standard input is empty" in windlass("run", tiny_model, "-", given="").stderr
+    result = windlass("run", tiny_model, "-", given=b"\xff\xfe")
+    assert (result.exit_code, "not UTF-8" in result.stderr) == (2, True)
+
+
+def test_run_with_chat_needs_a_template(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Hi", "--system", "Be brief")
+    assert result.exit_code == 2
+    assert "has no chat template" in result.stderr
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes with the third output of every stream."""
+    stream = LLM.stream
+
+    def short(self: LLM, *arguments: Any) -> Iterator[RequestOutput]:
+        for number, output in enumerate(stream(self, *arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield output
+
+    monkeypatch.setattr(LLM, "stream", short)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_ends_a_run_with_130_and_one_line(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Once", "--quiet")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_leaves_what_there_was_of_a_json_answer(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Once", "--quiet", "--json")
+    assert result.exit_code == 130
+    found = json.loads(result.stdout)
+    assert (len(found["token_ids"]), found["finish_reason"]) == (2, None)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_ends_a_batch_with_the_rows_it_has(tiny_model: str, tmp_path: Path) -> None:
+    questions, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    questions.write_text('{"prompt": "a", "max_tokens": 1}\n{"prompt": "b", "max_tokens": 9}\n')
+    result = windlass("batch", tiny_model, "-i", str(questions), "-o", str(answers), "--quiet")
+    assert (result.exit_code, result.stderr) == (130, f"interrupted: 1 of 2 rows are in {answers}\n")
+    assert len(answers.read_text().splitlines()) == 1
+
+
+def test_batch_answers_a_file_and_tells_a_machine_how_it_went(tiny_model: str, tmp_path: Path) -> None:
+    questions, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    questions.write_text('{"custom_id": "a", "prompt": "Once"}\nnonsense\n')
+    result = windlass(
+        "batch", tiny_model, "-i", str(questions), "-o", str(answers), "--max-tokens", "3", "--json", "-q"
+    )
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], summary["answered"], summary["refused_lines"]) == (2, 1, [2])
+    first, second = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert first["response"]["body"]["usage"] == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+    assert second["error"]["line"] == 2
+
+
+def test_batch_between_pipes_writes_only_rows_to_standard_output(tiny_model: str) -> None:
+    result = windlass("batch", tiny_model, "-i", "-", "-o", "-", "--max-tokens", "2", given='{"prompt": "Once"}\n')
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["error"] is None
+
+
+def test_batch_without_one_good_row_loads_no_model_and_fails(tmp_path: Path) -> None:
+    questions, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    questions.write_text("nonsense\n")
+    result = windlass("batch", str(tmp_path / "no-model"), "-i", str(questions), "-o", str(answers))
+    assert result.exit_code == 1
+    assert "0 of 1 answered, 1 refused (line 1)" in result.stderr
+    assert json.loads(answers.read_text())["error"]["line"] == 1
+
+
+def test_batch_checks_its_files_before_the_model(tmp_path: Path) -> None:
+    questions = tmp_path / "in.jsonl"
+    questions.write_text('{"prompt": "Once"}\n')
+    for target in (questions, tmp_path, tmp_path / "nowhere" / "out.jsonl"):
+        result = windlass("batch", "no-such-model", "-i", str(questions), "-o", str(target))
+        assert result.exit_code == 2
+        assert str(target) in result.stderr
+    assert questions.read_text() == '{"prompt": "Once"}\n'
+
+
+def test_a_model_that_cannot_run_leaves_no_empty_answers(tmp_path: Path) -> None:
+    questions, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    questions.write_text('{"prompt": "Once"}\n')
+    result = windlass("batch", str(tmp_path / "no-model"), "-i", str(questions), "-o", str(answers))
+    assert result.exit_code == 1
+    assert not answers.exists()
+
+
+def test_bench_prints_one_json_object_with_settings_and_measurements(tiny_model: str) -> None:
+    result = windlass(
+        "bench", tiny_model, "--num-prompts", "2", "--prompt-len", "4", "--gen-len", "3", "--json", "--quiet"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert (found["prefill_tokens"], found["decode_tokens"], found["decode_passes"]) == (8, 4, 2)
+    assert 0 < found["peak_memory"] and found["memory_budget"] > 0
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert json.loads(windlass("version", "--json").stdout)["windlass"] == __version__
+    assert f"windlass         {__version__}\n" in windlass("version").stdout
+    assert windlass("--version").stdout == windlass("version").stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    piped = f"{' '.join(process('version'))} | true; echo ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", piped], env=environment(), capture_output=True, text=True, check=True)
+    assert ran.stderr == ""

@@ -1,0 +1,119 @@
+"""The division of the budget: never over it, exact by bytes, and refusals that say what would do."""
+
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from windlass.errors import BudgetError
+from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.parameter_source import ParameterSource
+from windlass.facts.plan import Plan
+from windlass.facts.tensor_fact import TensorFact
+from windlass.facts.weight_group import WeightGroup
+from windlass.facts.workload import Workload
+from windlass.planner.search import FIXED_SCRATCH, Demands, keep_only, search
+from windlass.units import GIB, MIB, parse_size
+
+LAYERS, MATRIX = 8, 6 * MIB
+
+
+def source(name: str, nbytes: int, offset: int) -> ParameterSource:
+    return ParameterSource(name, (TensorFact(name, "BF16", (nbytes // 2,), "/model", offset, nbytes),), nbytes, True)
+
+
+def model(layers: int = LAYERS, matrix: int = MATRIX) -> ModelFacts:
+    """Layers of four matrices, one after the other in one file; a head and an embedding of three matrices each."""
+    groups, offset = [WeightGroup("outer", "outer", (source("norm", 4096, 0),))], 4096
+    groups.append(WeightGroup("embedding", "embedding", (source("embedding", 3 * matrix, offset),)))
+    offset += 3 * matrix
+    for layer in range(layers):
+        sources = tuple(source(f"layers.{layer}.{i}", matrix, offset + i * matrix) for i in range(4))
+        groups.append(WeightGroup(f"layer {layer}", "layer", sources, layer))
+        offset += 4 * matrix
+    groups.append(WeightGroup("head", "head", (source("head", 3 * matrix, offset),)))
+    shapes = tuple((layer, CacheShape(2, 64, 2, 64)) for layer in range(layers))
+    return ModelFacts("toy", "llama", "bfloat16", 2, layers, 512, 1000, 4096, tuple(groups), shapes)
+
+
+def demands(budget: int, block_size: int = 0) -> Demands:
+    return Demands(budget, 100 * MIB, 10 * MIB, 256, 1.0, 64, "cpu", block_size)
+
+
+WORK = Workload(num_prompts=4, prompt_len=32, gen_len=16)
+BUDGETS = st.integers(180 * MIB, 600 * MIB)
+
+
+@given(budget=BUDGETS, prompts=st.integers(1, 600), prompt_len=st.integers(1, 2000))
+def test_no_plan_exceeds_its_budget(budget: int, prompts: int, prompt_len: int) -> None:
+    try:
+        plan = search(model(), Workload(prompts, prompt_len, 16), demands(budget))
+    except BudgetError:
+        return
+    assert plan.memory.spare >= 0
+    streamed = sum(part.streamed_bytes for part in plan.slices)
+    resident = sum(part.resident_bytes for part in plan.slices)
+    assert resident + streamed >= sum(g.nbytes for g in model().groups if g.kind in ("layer", "head"))
+
+
+def test_a_model_that_fits_is_simply_resident() -> None:
+    plan = search(model(), WORK, demands(GIB))
+    assert plan.streamed_bytes == 0 and plan.memory.ring == 0
+    assert {source.key for group in model().groups for source in group.sources} == plan.resident
+
+
+@given(budget=BUDGETS)
+def test_what_streams_could_not_have_stayed_to_within_one_tensor(budget: int) -> None:
+    try:
+        plan = search(model(), WORK, demands(budget))
+    except BudgetError:
+        assume(False)
+    if plan.streamed_bytes:
+        assert plan.memory.spare < MATRIX, "a tensor more would have fitted"
+
+
+@given(budget=BUDGETS, more=st.integers(1, 200 * MIB))
+def test_more_memory_never_streams_more(budget: int, more: int) -> None:
+    try:
+        small = search(model(), WORK, demands(budget))
+    except BudgetError:
+        assume(False)
+    assert search(model(), WORK, demands(budget + more)).streamed_bytes <= small.streamed_bytes
+
+
+def test_layers_stream_alike() -> None:
+    plan = search(model(), WORK, demands(260 * MIB))
+    streamed = [part.streamed_bytes for part in plan.slices if part.kind == "layer"]
+    assert max(streamed) - min(streamed) <= MATRIX
+
+
+@given(budget=st.integers(MIB, 170 * MIB), block=st.integers(0, 8))
+def test_following_the_advice_of_a_refusal_works(budget: int, block: int) -> None:
+    try:
+        search(model(), WORK, demands(budget, block))
+        assume(False)
+    except BudgetError as refusal:
+        advised = re.search(r"--host-memory (\S+?MiB)", str(refusal))
+        assert advised is not None
+        assert search(model(), WORK, demands(parse_size(advised[1]), block)).memory.spare >= 0
+
+
+def test_a_refusal_names_what_is_needed_what_there_is_and_what_is_missing() -> None:
+    with pytest.raises(BudgetError, match=r"toy needs .*the budget is 128 MiB: .* are missing .*--host-memory"):
+        search(model(), WORK, demands(128 * MIB))
+
+
+def test_a_block_is_no_larger_than_the_work_and_its_cache_holds_it() -> None:
+    plan = search(model(), WORK, demands(GIB))
+    assert plan.block_size == WORK.num_prompts
+    assert plan.num_pages * plan.page_tokens >= plan.block_size * WORK.tokens_per_sequence
+
+
+def test_keep_only_prices_a_plan_set_by_hand() -> None:
+    plan: Plan = search(model(), WORK, demands(GIB))
+    nothing = keep_only(model(), plan, frozenset())
+    assert nothing.resident == {"norm"} and nothing.memory.resident == 4096
+    assert nothing.streamed_bytes == (4 * LAYERS + 3) * MATRIX
+    assert keep_only(model(), plan, plan.resident).resident == plan.resident
+    assert FIXED_SCRATCH <= nothing.memory.scratch
