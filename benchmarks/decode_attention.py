@@ -54,6 +54,7 @@ def main() -> None:
         Case("1 x 16384", [16384]),
         Case("32 x 512, 32 of 128", [512] * 32, heads=32, key_heads=32),
         Case("32 x 512, 32 of 64", [512] * 32, heads=32, key_heads=32, dim=64),
+        Case("32 x 512, 64 over 8", [512] * 32, heads=64),
         Case("32 x 512, float32", [512] * 32, dtype=torch.float32),
         Case("32 x 512, float16", [512] * 32, dtype=torch.float16),
         Case("32 x 32", [32] * 32),
@@ -76,7 +77,7 @@ def measure(case: Case, page_tokens: int, rounds: int) -> None:
         reads.append(seconds(memory.sum))
         times.append(seconds(attend))
     best, median = min(times), sorted(times)[rounds // 2]
-    way = choose_products(case.dtype, torch.device("cpu")).name
+    way = choose_products(case.dtype, torch.device("cpu"), case.heads // case.key_heads).name
     print(
         f"{case.name:24s} {way:8s} {best * 1e3:8.3f} {median * 1e3:8.3f} {case.read_bytes / best / 1e9:6.1f}"
         f" {memory.nbytes / min(reads) / 1e9:17.1f}",

@@ -1,6 +1,6 @@
 """The ladder of ways to do decode attention on the CPU: every rung on the same 32 sequences of 512 tokens.
 
-Run: PYTHONPATH=src python dev/decode_attention.py [sequences]     (the winner lives in windlass.kernels)
+Run: PYTHONPATH=src python dev/decode_attention.py [sequences [key heads of 24]]; the winner is in windlass.kernels.
 Legend: S sequences, L tokens each, P tokens a page, H query heads, Hk key heads, G = H / Hk, D size of a head.
 """
 
@@ -15,11 +15,12 @@ from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.backend import ProductChoice
 from windlass.kernels.decode_attention import decode_attention
-from windlass.kernels.decode_plan import DecodePlan, DecodeSizes
+from windlass.kernels.decode_plan import DecodeSizes
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.token_span import TokenSpan
 
-S, L, H, HK, D = int(sys.argv[1]) if len(sys.argv) > 1 else 32, 512, 24, 8, 128
+S, HK = (int(number) for number in (*sys.argv[1:], "32", "8")[:2])
+L, H, D = 512, 24, 128
 SCALING, ROUNDS = D**-0.5, 15
 KEY_VALUE_BYTES = S * L * HK * D * 2 * 2
 
@@ -64,23 +65,20 @@ def paged_rungs(page_tokens: int) -> None:
     store.values.normal_()
     query, rule = torch.randn(S, H, D, dtype=torch.bfloat16), AttentionRule(SCALING)
     in_order = [list(range(row * count, (row + 1) * count)) for row in range(S)]
-    scattered = (torch.arange(S * count).view(S, count) * 2 % (S * count - 1)).tolist()  # every second page
-
-    def plan(pages: list[list[int]], block_mib: float) -> DecodePlan:
-        batch = AttentionBatch([TokenSpan(row, 1, L - 1, pages[row]) for row in range(S)], page_tokens, "cpu")
-        block_pages = int(block_mib * 2**20 / store.keys[0].numel() / 2)
-        return batch.decode_plan(rule, DecodeSizes(block_pages, 1000, H))
+    shuffled = torch.randperm(S * count).view(S, count).tolist()
 
     def rung(name: str, pages: list[list[int]], block_mib: float, way: str) -> None:
-        made, choice = plan(pages, block_mib), ProductChoice(way, "a rung of the ladder")
-        show(f"pages of {page_tokens}, {name}", lambda: decode_attention(query, store, made, rule, None, choice))
+        batch = AttentionBatch([TokenSpan(row, 1, L - 1, pages[row]) for row in range(S)], page_tokens, "cpu")
+        block_pages = max(1, int(block_mib * 2**20 / store.keys[0].numel() / 2))
+        plan = batch.decode_plan(rule, DecodeSizes(block_pages, 1000, H))
+        choice = ProductChoice(way, "a rung of the ladder")
+        show(f"pages of {page_tokens}, {name}", lambda: decode_attention(query, store, plan, rule, None, choice))
 
     for block_mib in (0.5, 1, 2, 4, 8, 32):
         rung(f"paired products, blocks of {block_mib} MiB", in_order, block_mib, "paired")
-    half = [pages[: count // 2] for pages in scattered]
-    assert len({page for pages in half for page in pages}) == S * count // 2
+    rung("widened to float32, blocks of 2 MiB", in_order, 2, "widened")
     rung("widened to float32, blocks of 4 MiB", in_order, 4, "widened")
-    rung("paired, every page gathered", [pages[::-1] for pages in scattered[::-1]], 4, "paired")
+    rung("paired, pages of sequences shuffled", shuffled, 4, "paired")
 
 
 if __name__ == "__main__":

@@ -268,17 +268,18 @@ def test_float32_equals_transformers_eager_attention(new: int) -> None:
 @pytest.mark.parametrize("new", [1, 150], ids=["decode", "prefill"])
 @pytest.mark.parametrize("spread", [1.0, 4.0], ids=["flat", "peaked"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("heads", [Heads(6, 2, 64, 64), Heads(4, 4, 64, 64)], ids=["grouped", "every head its own"])
 def test_sixteen_bits_err_no_more_than_eager_and_little_more_than_sdpa(
-    new: int, spread: float, dtype: torch.dtype
+    new: int, spread: float, dtype: torch.dtype, heads: Heads
 ) -> None:
     """The limit comes from the format: what transformers loses at the same precision against float64."""
-    world = World([150] * 3, Heads(6, 2, 64, 64), 32, dtype)
+    world = World([150] * 2, heads, 32, dtype)
     for s in world.sequences:
         s.query.mul_(spread)
     rule = AttentionRule(0.25)
     if new < 150:
-        world.step([150 - new] * 3, rule)
-    ours = world.step([new] * 3, rule)
+        world.step([150 - new] * 2, rule)
+    ours = world.step([new] * 2, rule)
     wanted, mask = world.reference(), causal_mask(new, 150, dtype)
     by_eager = torch.cat([eager(modeling_llama, s.query[:, -new:], s.key, s.value, mask) for s in world.sequences])
     by_sdpa = torch.cat([
@@ -304,12 +305,20 @@ def test_both_ways_of_multiplying_sixteen_bits_agree_with_the_reference(name: st
     assert (out - world.reference()).abs().max() < 2 * torch.finfo(torch.bfloat16).eps
 
 
-def test_the_choice_of_products_says_why() -> None:
-    assert choose_products(torch.float32, CPU).name == "exact"
-    for dtype in (torch.bfloat16, torch.float16):
-        choice = choose_products(dtype, CPU)
-        assert choice.name in ("paired", "widened")
-        assert len(choice.reason.split()) > 5
+@pytest.mark.parametrize("rows", [1, 3, 192])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_choice_of_products_says_why(dtype: torch.dtype, rows: int) -> None:
+    choice = choose_products(dtype, CPU, rows)
+    assert choice.name in ("paired", "widened")
+    assert len(choice.reason.split()) > 5
+
+
+def test_float32_is_multiplied_as_it_is() -> None:
+    assert choose_products(torch.float32, CPU, 3).name == "exact"
+
+
+def test_one_row_for_a_key_is_widened() -> None:
+    assert choose_products(torch.bfloat16, CPU, 1).name == "widened"
 
 
 # --- one dense sequence -------------------------------------------------------------------------------------------

@@ -94,8 +94,8 @@ def test_budget_flags_are_parameters_of_the_engine_with_its_defaults() -> None:
         (("lift",), "No such command 'lift'"),
         (("run",), "Missing argument"),
         (("run", "m", "p", "--host-memory", "much"), "'much' is not a size; write it as 8GiB"),
-        (("run", "m", "p", "--max-tokens", "0"), "0 is not in the range"),
-        (("bench", "m", "--rounds", "x"), "'x' is not a valid"),
+        (("run", "m", "p", "--max-tokens", "0"), "--max-tokens"),
+        (("bench", "m", "--rounds", "x"), "--rounds"),
         (("batch", "m", "-i", "missing.jsonl", "-o", "out.jsonl"), "there is no file missing.jsonl"),
         (("batch", "m", "-i", "-", "-o", "-", "--json"), "--json and -o - would both write to standard output"),
     ],
@@ -268,7 +268,10 @@ def test_version_is_that_of_the_package() -> None:
     assert windlass("--version").stdout == windlass("version").stdout
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    piped = f"{' '.join(process('version'))} | true; echo ${{PIPESTATUS[0]}}"
-    ran = subprocess.run(["bash", "-c", piped], env=environment(), capture_output=True, text=True, check=True)
-    assert ran.stderr == ""
+def test_a_reader_that_leaves_early_hears_no_complaint() -> None:
+    with subprocess.Popen(
+        process("version"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None and writer.stderr is not None
+        writer.stdout.close()
+        assert (writer.stderr.read(), writer.wait()) == ("", 1)

@@ -53,7 +53,7 @@ FULL_SIZE = {
 WITH_THRESHOLDS = [name for name, config in FULL_SIZE.items() if thresholds(shrink(config))]
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Threads cost more than they give at these sizes."""
     threads = torch.get_num_threads()

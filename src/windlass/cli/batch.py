@@ -43,9 +43,10 @@ def batch(
         bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
     ] = False,
 ) -> None:
-    """Answer a file of prompts. Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row.
+    """Answer a file of prompts.
 
-    Sampling flags are for what a row leaves open. A dash in place of a file is standard input or output.
+    Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row and the others are answered. Sampling
+    flags are for what a row leaves open. A dash in place of a file is standard input or output.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")

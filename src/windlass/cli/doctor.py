@@ -26,7 +26,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what this machine has: cores, memory, devices, and how fast its disks read."""
+    """Show what this machine has and how fast its disks read."""
     folders = [folder or Path(tempfile.gettempdir())] + ([offload_dir] if offload_dir else [])
     found = late("jobs.checkup").checkup(folders)
     sys.stdout.write(json.dumps(found.as_dict()) + "\n" if as_json else "\n".join(found.lines()) + "\n")

@@ -41,7 +41,7 @@ def run(
         str | None, typer.Option(metavar="TEXT", help="System message; implies --chat.", rich_help_panel=_PANEL)
     ] = None,
 ) -> None:
-    """Answer one prompt with a model that may be larger than memory; the text streams as it is made."""
+    """Answer one prompt, streaming the text as it is made."""
     text = _read_prompt(prompt)
     with (
         display(output.quiet) as screen,

@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_
 
 
 def version(as_json: AsJson = False) -> None:
-    """Show the versions of Windlass, Python and the libraries it stands on."""
+    """Show the versions of Windlass and what it stands on."""
     versions = {"windlass": __version__, "python": platform.python_version()}
     versions |= {name: _installed(name) for name in _PACKAGES}
     if as_json:

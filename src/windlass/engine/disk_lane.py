@@ -4,10 +4,11 @@ A pass ends where the next one begins, so the lane simply goes round; between tw
 the first slices of the pass to come.
 """
 
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -37,9 +38,9 @@ class DiskLane:
         self.wait_seconds = 0.0
         self._pieces = [(part, piece) for part, piece in enumerate(pieces) if piece is not None]
         self._reader = reader
-        self._arena = Arena(ring_bytes)
+        self.arena = Arena(ring_bytes)
         self._ring = Ring(ring_bytes)
-        self._deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._go_round, name="windlass-disk-lane", daemon=True)
         self._thread.start()
 
@@ -47,6 +48,8 @@ class DiskLane:
         """The next delivery, which must be of slice `part`; waits for its bytes. Raises StorageError."""
         start = time.perf_counter()
         delivery = self._deliveries.get()
+        if delivery is None:
+            raise RingClosed
         assert delivery.part == part, f"slice {part} was asked for, slice {delivery.part} is next"
         delivery.ticket.wait()
         self.wait_seconds += time.perf_counter() - start
@@ -56,14 +59,27 @@ class DiskLane:
         """Returns a delivery's credits."""
         self._ring.release(delivery.offset)
 
-    def close(self) -> None:
-        """Stops reading ahead and frees the ring. Reads in flight end first: they write into it."""
+    def order(self) -> Iterator[int]:
+        """The parts in the order they are delivered, without end."""
+        return itertools.cycle(part for part, _ in self._pieces)
+
+    def nbytes(self, part: int) -> int:
+        """Bytes that slice `part` takes in the ring."""
+        return dict(self._pieces)[part].nbytes
+
+    def stop(self) -> None:
+        """Stops reading ahead; whoever waits for a delivery that will not come gets RingClosed."""
         self._ring.close()
         self._thread.join()
-        while not self._deliveries.empty():
+        self._deliveries.put(None)
+
+    def close(self) -> None:
+        """Stops reading ahead and frees the ring. Reads in flight end first: they write into it."""
+        self.stop()
+        while (delivery := self._deliveries.get()) is not None:
             with suppress(StorageError, ReaderClosed):
-                self._deliveries.get().ticket.wait()
-        self._arena.close()
+                delivery.ticket.wait()
+        self.arena.close()
 
     def _go_round(self) -> None:
         while True:
@@ -72,5 +88,5 @@ class DiskLane:
                     offset = self._ring.acquire(piece.nbytes)
                 except RingClosed:
                     return
-                ticket = self._reader.submit(piece_reads(piece, self._arena, offset))
-                self._deliveries.put(Delivery(part, self._arena, offset, ticket))
+                ticket = self._reader.submit(piece_reads(piece, self.arena, offset))
+                self._deliveries.put(Delivery(part, self.arena, offset, ticket))

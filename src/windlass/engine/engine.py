@@ -14,6 +14,7 @@ from windlass.facts.plan import Plan
 from windlass.kernels.page_store import PageStore
 from windlass.memory.arena import Arena
 from windlass.memory.disk import DiskReader
+from windlass.memory.transfer import DeviceArena
 from windlass.model.assembly import Assembly
 from windlass.model.attention import connect_attention
 from windlass.model.groups import all_slots
@@ -27,16 +28,17 @@ class Engine:
         self, opened: OpenedModel, plan: Plan, disk: DiskProfile, on_load: Callable[[int, int, float], None]
     ) -> None:
         self.opened, self.plan, self.disk = opened, plan, disk
+        device = opened.device
         self.reader = DiskReader(disk)
         shapes = dict(opened.facts.cache_shapes)
         size = cache_bytes(opened.facts.cache_shapes, plan.num_pages, plan.page_tokens, opened.dtype)
-        self._cache_arena = Arena(max(size, 1))
+        self._cache_arena = Arena(max(size, 1)) if device.type == "cpu" else DeviceArena(max(size, 1), device)
         self.cache = KVCache(self._stores(), shapes, PageTable(plan.num_pages, plan.page_tokens))
         assembly = Assembly(opened.lifted.model, opened.parameters, _dtypes(opened))
-        self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader)
+        self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, device)
         self.load_seconds = 0.0
         self._load(on_load)
-        self.runner = Runner(plan, self.cache, torch.device("cpu"))
+        self.runner = Runner(plan, self.cache, device)
         self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late)
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
@@ -66,7 +68,7 @@ class Engine:
             sizes = (plan.num_pages, plan.page_tokens, s.key_heads, s.key_dim, s.value_heads, s.value_dim)
             nbytes = PageStore.nbytes(*sizes, self.opened.dtype)
             storage = self._cache_arena.tensor(offset, torch.uint8, (nbytes,))
-            stores[layer] = PageStore(*sizes, self.opened.dtype, "cpu", storage)
+            stores[layer] = PageStore(*sizes, self.opened.dtype, self.opened.device, storage)
             offset += nbytes
         return stores
 

@@ -44,8 +44,10 @@ class ExpertShelf:
         plan: Plan,
         assembly: Assembly,
         reader: DiskReader,
+        device: torch.device,
     ) -> None:
         self.wait_seconds = 0.0
+        self._device = device
         self._experts, self._resident = experts, resident
         self._assembly, self._reader = assembly, reader
         self._streamed = {
@@ -78,7 +80,9 @@ class ExpertShelf:
         weights = {}
         for source in self._experts[key].sources:
             weight = self._resident.get(source.key)
-            weights[source.parameter] = self._assembly.build(source, arrived) if weight is None else weight
+            weights[source.parameter] = (
+                self._assembly.build(source, arrived).to(self._device) if weight is None else weight
+            )
         return weights
 
     def close(self) -> None:

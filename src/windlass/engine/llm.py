@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
+from windlass.engine.budgets import check_host, choose_device, demands
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, open_model, read_config
 from windlass.engine.prompts import Prompts, read_prompts
-from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
 from windlass.engine.verdicts import require_proven
-from windlass.errors import DeviceError, RequestError, UsageError
+from windlass.errors import RequestError, UsageError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.plan import Plan
@@ -29,21 +29,16 @@ from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
-from windlass.kernels.page_store import PAGE_TOKENS
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
-from windlass.memory.process_memory import available_bytes, limit_malloc, resident_bytes, return_free_memory
+from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.detokenizer import Detokenizer
 from windlass.model.hub import model_folder
 from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.planner.search import Demands, search
+from windlass.planner.search import search
 from windlass.settings import num_threads
 from windlass.units import parse_size
 
-# Without --host-memory this share of what is free is used.
-SHARE_OF_FREE = 0.9
-# Wide enough for matrix products to reach their best rate, narrow enough for its temporaries to stay near the cache.
-MICRO_BATCH_TOKENS = 1024
 # How long the disk is measured before a model that streams (seconds).
 DISK_SECONDS = 1.5
 
@@ -75,16 +70,18 @@ class LLM:
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        _refuse_what_is_to_come(device, gpu_memory, offload_dir, quantization, kv_cache_dtype)
+        _refuse_what_is_to_come(offload_dir, quantization, kv_cache_dtype)
+        self._host_memory = parse_size(host_memory) if host_memory is not None else None
+        self._gpu_memory = parse_size(gpu_memory) if gpu_memory is not None else None
+        chosen = choose_device(device, self._gpu_memory)
         limit_malloc()
         torch.set_num_threads(num_threads())
-        self._budget = parse_size(host_memory) if host_memory is not None else None
         self._block_size = _positive("--block-size", block_size) or 0
         self._micro_batch_tokens = _positive("--micro-batch-tokens", micro_batch_tokens)
         self._seed, self._on_progress = seed, on_progress
         folder = model_folder(model, revision, on_progress)
         require_proven(text_config_of(read_config(folder)), unproven)
-        self.opened: OpenedModel = open_model(folder, str(model), dtype, max_model_len)
+        self.opened: OpenedModel = open_model(folder, str(model), dtype, max_model_len, chosen)
         self._given_plan = plan
         self._engine: Engine | None = None
         self._measurements: Measurements | None = None
@@ -166,7 +163,12 @@ class LLM:
         longest = max(answer.most_tokens for answer in answers)
         engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
         assert self._measurements is not None
-        yield from Generation(engine, self._measurements, stream).run(answers)
+        try:
+            yield from Generation(engine, self._measurements, stream).run(answers)
+        except (Exception, KeyboardInterrupt):
+            # The disk lane stands somewhere in the middle of a pass: the next call must begin with a fresh one.
+            self.close()
+            raise
 
     def _answers(self, request: Request) -> list[Answer]:
         params, limit = request.sampling_params, self.opened.facts.max_model_len
@@ -184,8 +186,9 @@ class LLM:
             )
         most = min(params.max_tokens or room, room)
         seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
+        words = self.tokenizer
         return [
-            Answer(next(self._numbers), request, index, seed, self._stop_check(params, most), most)
+            Answer(next(self._numbers), request, index, seed, self._stop_check(params, most), most, tokenizer=words)
             for index in range(params.n)
         ]
 
@@ -220,24 +223,13 @@ class LLM:
         return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
 
     def _make_plan(self, workload: Workload) -> Plan:
-        opened = self.opened
-        most = max(workload.num_prompts, workload.num_prompts * workload.prompt_len)
-        micro_batch = self._micro_batch_tokens or min(MICRO_BATCH_TOKENS, most)
-        rehearsal = Rehearsal(opened.lifted, opened.seat, opened.dtype)
-        activations = rehearsal.activation_bytes(micro_batch, dict(opened.facts.cache_shapes))
-        return_free_memory()
-        base = resident_bytes()
-        demands = Demands(
-            budget=self._budget or base + int(SHARE_OF_FREE * available_bytes()),
-            base=base,
-            activations=activations,
-            micro_batch_tokens=micro_batch,
-            rows_held=opened.rows_held,
-            page_tokens=PAGE_TOKENS,
-            device="cpu",
-            block_size=self._block_size,
+        asked = demands(
+            self.opened, workload, self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size
         )
-        return search(opened.facts, workload, demands)
+        plan = search(self.opened.facts, workload, asked)
+        if self.opened.device.type == "cuda":
+            check_host(plan, self._host_memory)
+        return plan
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best. Only measured where every pass will depend on it."""
@@ -250,7 +242,7 @@ class LLM:
             return
         rate = done / seconds if seconds else 0.0
         left = (total - done) / rate if rate else 0.0
-        budget = self._budget or 0
+        budget = self._host_memory or 0
         self._on_progress(Progress("load", done, total, seconds, 0.0, rate, 0.0, resident_bytes(), budget, left, 0))
 
 
@@ -260,18 +252,10 @@ def _positive(flag: str, value: int | None) -> int | None:
     return value
 
 
-def _refuse_what_is_to_come(
-    device: str, gpu_memory: object, offload_dir: object, quantization: str | None, kv_cache_dtype: str
-) -> None:
-    if device not in ("auto", "cpu"):
-        raise DeviceError(f"device {device!r} is not available here; use cpu")
+def _refuse_what_is_to_come(offload_dir: object, quantization: str | None, kv_cache_dtype: str) -> None:
     if quantization is not None:
-        raise UsageError(
-            f"quantization={quantization!r} does not exist yet; leave it out to run the weights as they are"
-        )
+        raise UsageError(f"quantization={quantization!r} does not exist yet; leave it out: weights run as they are")
     if kv_cache_dtype != "auto":
         raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
-    if gpu_memory is not None:
-        raise UsageError("--gpu-memory has no effect on the CPU; leave it out")
     if offload_dir is not None:
         raise UsageError("--offload-dir has no effect yet: weights are read where the checkpoint lies; leave it out")

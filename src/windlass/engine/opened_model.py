@@ -1,10 +1,13 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import __version__ as transformers_version
 
 from windlass.engine.rehearsal import Rehearsal
 from windlass.errors import CheckpointError, UnsupportedModel, UsageError
@@ -22,6 +25,8 @@ from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
@@ -31,6 +36,7 @@ class OpenedModel:
     facts: ModelFacts
     config: PreTrainedConfig
     dtype: torch.dtype
+    device: torch.device
     lifted: LiftedModel
     seat: Seat
     parameters: ParameterMap
@@ -44,18 +50,43 @@ class OpenedModel:
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
-    """The config of a model folder. Raises CheckpointError for one that is missing, broken or of an unknown type."""
-    if not (folder / "config.json").is_file():
+    """The config of a model folder; code that comes with it is never run.
+
+    Raises CheckpointError for one that is missing or broken, UnsupportedModel for a type that transformers lacks.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json; give the folder of a model, as save_pretrained writes it")
+    model_type = _model_type(path)
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedModel(
+            f"{path} is of the type {model_type!r}, which transformers {transformers_version} does not know (code that "
+            f"comes with a model is never run); update transformers, or choose a model of another type"
+        )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise CheckpointError(f"{folder}/config.json cannot be understood by transformers: {first_line}") from error
+    except (ValueError, KeyError, OSError, TypeError, ArithmeticError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} makes no sense to transformers: {reason}; correct that value, or fetch the file again"
+        ) from error
 
 
-def open_model(folder: Path, name: str, dtype: str, max_model_len: int | None) -> OpenedModel:
-    """Opens a local model folder. `dtype` is "auto" or a name.
+def _model_type(path: Path) -> str:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; fetch the file again") from error
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    if not isinstance(model_type, str):
+        raise CheckpointError(f"{path} gives no model_type, found {model_type!r}; fetch the config of the model itself")
+    return model_type
+
+
+def open_model(
+    folder: Path, name: str, dtype: str, max_model_len: int | None, device: torch.device = CPU
+) -> OpenedModel:
+    """Opens a local model folder for a device. `dtype` is "auto" or a name.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
@@ -64,12 +95,12 @@ def open_model(folder: Path, name: str, dtype: str, max_model_len: int | None) -
     config = text_config_of(whole)
     checkpoint = read_checkpoint(folder)
     chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
-    model = build(config, chosen)
+    model = build(config, chosen, device)
     seat = Seat()
     lifted = lift(model, seat)
     parameters = map_parameters(model, checkpoint, expert_parameters(lifted), all_slots(lifted))
     groups = weight_groups(lifted, parameters)
-    rehearsal = Rehearsal(lifted, seat, chosen)
+    rehearsal = Rehearsal(lifted, seat, chosen, device)
     facts = ModelFacts(
         name=name,
         model_type=config.model_type,
@@ -87,6 +118,7 @@ def open_model(folder: Path, name: str, dtype: str, max_model_len: int | None) -
         facts=facts,
         config=config,
         dtype=chosen,
+        device=device,
         lifted=lifted,
         seat=seat,
         parameters=parameters,

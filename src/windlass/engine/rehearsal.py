@@ -77,8 +77,8 @@ class Rehearsal:
     decoder's end, not before its final norm.
     """
 
-    def __init__(self, lifted: LiftedModel, seat: Seat, dtype: torch.dtype) -> None:
-        self.lifted, self.seat, self.dtype = lifted, seat, dtype
+    def __init__(self, lifted: LiftedModel, seat: Seat, dtype: torch.dtype, device: torch.device) -> None:
+        self.lifted, self.seat, self.dtype, self.device = lifted, seat, dtype, device
         self.narrows_late = False
         self._played: set[int] = set()
         self._tokens = 1
@@ -114,7 +114,7 @@ class Rehearsal:
     def activation_bytes(self, tokens: int, shapes: Mapping[int, CacheShape]) -> int:
         """Bytes the largest layer takes for a micro-batch of `tokens`, beside its weights and the row."""
         largest = max(range(len(self.lifted.layers)), key=lambda i: _parameters(self.lifted.layers[i].module))
-        cache, cache_bytes = _cache_of_one(shapes, largest, tokens, self.dtype)
+        cache, cache_bytes = _cache_of_one(shapes, largest, tokens, self.dtype, self.device)
         row = tokens * self.lifted.model.config.hidden_size * self.dtype.itemsize
         used = self._measured(cache, tokens, play={largest})
         return max(used - cache_bytes - row, 4 * MIB)
@@ -123,7 +123,7 @@ class Rehearsal:
         """A row of ones in place of the embedding: (1, T) -> (1, T, H)."""
         width = embedding._parameters["weight"]
         assert width is not None
-        return torch.ones(1, ids.shape[1], width.shape[1], dtype=self.dtype)
+        return torch.ones(1, ids.shape[1], width.shape[1], dtype=self.dtype, device=self.device)
 
     def layer(
         self, index: int, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -147,20 +147,20 @@ class Rehearsal:
         name, count = self.lifted.experts[layer]
         module = self.lifted.layers[layer].module.get_submodule(name)
         return {
-            attribute: torch.empty(parameter.shape[1:], dtype=parameter.dtype)
+            attribute: torch.empty(parameter.shape[1:], dtype=parameter.dtype, device=self.device)
             for attribute, parameter in module._parameters.items()
             if parameter is not None and parameter.shape[0] == count
         }
 
     def _play(self, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        positions = torch.arange(self._tokens)[None]
+        positions = torch.arange(self._tokens, device=self.device)[None]
 
         def resolved(leaf: Any) -> Any:
             return leaf.resolve(positions, self._lengths) if isinstance(leaf, DeferredTables) else leaf
 
         experts = self._expert_slots(layer)
         lent = [slot for slot in slots_of(layer).values() if slot.empty.is_meta and id(slot.empty) not in experts]
-        _lend_nothing(lent)
+        _lend_nothing(lent, self.device)
         try:
             return layer(
                 row,
@@ -180,6 +180,11 @@ class Rehearsal:
         return {id(parameter) for parameter in module._parameters.values()}
 
     def _measured(self, cache: Any, tokens: int, play: set[int]) -> int:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            held = torch.cuda.memory_allocated(self.device)
+            self._run(cache, tokens, play)
+            return torch.cuda.max_memory_allocated(self.device) - held
         return_free_memory()
         reset_peak()
         before = resident_bytes()
@@ -195,12 +200,12 @@ class Rehearsal:
         for index in play:
             connect_attention(self.lifted.layers[index].module, cache)
         outer = [slot for part in self.lifted.outer for slot in slots_of(part.module).values() if slot.empty.is_meta]
-        _lend_nothing(outer)
+        _lend_nothing(outer, self.device)
         known = known_positions(self.lifted.model.config) or tokens
-        positions = torch.arange(tokens)[None].clamp(max=known - 1)
+        positions = torch.arange(tokens, device=self.device)[None].clamp(max=known - 1)
         try:
             self.lifted.decoder.run(
-                input_ids=torch.zeros(1, tokens, dtype=torch.int64),
+                input_ids=torch.zeros(1, tokens, dtype=torch.int64, device=self.device),
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
@@ -210,7 +215,9 @@ class Rehearsal:
                 slot.take_back()
 
 
-def _cache_of_one(shapes: Mapping[int, CacheShape], layer: int, tokens: int, dtype: torch.dtype) -> tuple[KVCache, int]:
+def _cache_of_one(
+    shapes: Mapping[int, CacheShape], layer: int, tokens: int, dtype: torch.dtype, device: torch.device
+) -> tuple[KVCache, int]:
     """A cache for one layer and one sequence, ready for its first micro-batch, and its bytes."""
     table = PageTable(-(-tokens // PAGE_TOKENS), PAGE_TOKENS)
     table.reserve(0, tokens)
@@ -218,17 +225,17 @@ def _cache_of_one(shapes: Mapping[int, CacheShape], layer: int, tokens: int, dty
     for index in {layer, *([layer] if layer in shapes else list(shapes)[:1])} & set(shapes):
         s = shapes[index]
         sizes = (table.num_pages, PAGE_TOKENS, s.key_heads, s.key_dim, s.value_heads, s.value_dim, dtype)
-        stores[index] = PageStore(*sizes, "cpu")
+        stores[index] = PageStore(*sizes, device)
         size += PageStore.nbytes(*sizes)
     cache = KVCache(stores, shapes, table)
-    cache.begin(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, "cpu"))
+    cache.begin(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, device))
     return cache, size
 
 
-def _lend_nothing(slots: Sequence[Slot]) -> None:
+def _lend_nothing(slots: Sequence[Slot], device: torch.device) -> None:
     """Untouched memory of the right shapes: it reads as zeros and takes no room."""
     for slot in slots:
-        slot.lend(torch.empty(slot.empty.shape, dtype=slot.empty.dtype))
+        slot.lend(torch.empty(slot.empty.shape, dtype=slot.empty.dtype, device=device))
 
 
 def _parameters(layer: nn.Module) -> int:

@@ -1,17 +1,22 @@
 """One answer being generated: its tokens, its place in the cache, and when it ends."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from windlass.engine.row import RowSpan
 from windlass.engine.sampler import SampledToken, SamplerRow
 from windlass.engine.stopping import StopCheck
 from windlass.facts.completion import CompletionOutput, Logprob
 from windlass.facts.request import Request
+from windlass.model.tokenizer import AnyTokenizer
 
 
 @dataclass(slots=True)
 class Sequence:
-    """One of the `n` answers to a request. `cached` counts the tokens whose keys and values are stored."""
+    """One of the `n` answers to a request. `cached` counts the tokens whose keys and values are stored.
+
+    With a `tokenizer` the candidates of logprobs are given their text.
+    """
 
     number: int
     request: Request
@@ -23,6 +28,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     cumulative_logprob: float = 0.0
+    tokenizer: AnyTokenizer | None = None
 
     @property
     def length(self) -> int:
@@ -69,9 +75,18 @@ class Sequence:
         """Adds a drawn token."""
         self.token_ids.append(token.token_id)
         if token.top_logprobs is not None:
-            self.logprobs.append(token.top_logprobs)
+            self.logprobs.append(self._with_text(token.top_logprobs))
             self.cumulative_logprob += token.logprob or 0.0
         self.stop.take(token.token_id)
+
+    def _with_text(self, candidates: Mapping[int, Logprob]) -> dict[int, Logprob]:
+        """Ids that are no whole characters on their own have no text."""
+        if self.tokenizer is None:
+            return dict(candidates)
+        return {
+            token_id: replace(entry, decoded_token=self.tokenizer.text_alone(token_id) or None)
+            for token_id, entry in candidates.items()
+        }
 
     def output(self) -> CompletionOutput:
         """The answer so far."""

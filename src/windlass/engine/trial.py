@@ -70,9 +70,7 @@ def _run(folder: Path, prompts: Rows[Rows[int]], pass_tokens: int, micro_batch_t
     workload = Workload(len(prompts), max(map(len, prompts)), DECODE_STEPS)
     demands = Demands(GIB, 0, 0, micro_batch_tokens, 1.0, PAGE_TOKENS, "cpu", block_size=len(prompts))
     plan = replace(search(opened.facts, workload, demands), pass_tokens=max(pass_tokens, len(prompts)))
-    params = SamplingParams(
-        max_tokens=DECODE_STEPS, temperature=0.0, ignore_eos=True, logprobs=opened.facts.vocab_size
-    )
+    params = SamplingParams(max_tokens=DECODE_STEPS, temperature=0.0, ignore_eos=True, logprobs=opened.facts.vocab_size)
     numbers = itertools.count()
     sequences = []
     for prompt in prompts:

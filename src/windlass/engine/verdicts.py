@@ -1,4 +1,4 @@
-"""Which architectures are proven, remembered by type, twin and transformers version; others are tried when first met."""
+"""Which architectures are proven, by type, twin and transformers version; others are tried when first met."""
 
 import hashlib
 import json
@@ -62,9 +62,7 @@ def try_now(twin: PreTrainedConfig, fingerprint: str) -> Verdict:
         return Verdict(kind, fingerprint, version, "differs", f"its twin fails with {type(error).__name__}: {error}")
     if difference <= TOLERANCE:
         return Verdict(kind, fingerprint, version, "proven", f"log probabilities within {difference:.1e}")
-    return Verdict(
-        kind, fingerprint, version, "differs", f"log probabilities differ by {difference:.3g} ({where})"
-    )
+    return Verdict(kind, fingerprint, version, "differs", f"log probabilities differ by {difference:.3g} ({where})")
 
 
 def fingerprint_of(twin: PreTrainedConfig) -> str:

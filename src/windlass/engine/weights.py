@@ -5,9 +5,11 @@ ring, slice by slice, in the order of the schedule, for as long as the engine li
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from windlass.engine.device_lane import DeviceDelivery, DeviceLane
 from windlass.engine.disk_lane import Delivery, DiskLane
 from windlass.engine.expert_shelf import ExpertShelf
 from windlass.facts.parameter_source import ParameterSource
@@ -35,8 +37,9 @@ class Weights:
         slots: Mapping[str, Sequence[Slot]],
         assembly: Assembly,
         reader: DiskReader,
+        device: torch.device,
     ) -> None:
-        self.plan, self.assembly, self.reader = plan, assembly, reader
+        self.plan, self.assembly, self.reader, self.device = plan, assembly, reader, device
         self.slots = slots
         self.resident: dict[str, torch.Tensor] = {}
         self._arena: Arena | None = None
@@ -44,8 +47,8 @@ class Weights:
         self.parts = [g for g in groups if g.kind == "layer"] + [g for g in groups if g.kind == "head"]
         self.streamed = [self._streamed(group) for group in self.parts]
         self._pieces = [plan_piece(_tensors(sources)) if sources else None for sources in self.streamed]
-        self._lane: DiskLane | None = None
-        self._lent: dict[int, Delivery] = {}
+        self._lane: DiskLane | DeviceLane | None = None
+        self._lent: dict[int, Any] = {}
         self.shelf: ExpertShelf | None = None
 
     def load(self, on_bytes: Callable[[int], None]) -> None:
@@ -63,9 +66,11 @@ class Weights:
                 slot.lend(weight)
         if self.plan.memory.ring:
             self._lane = DiskLane(self._pieces, self.plan.memory.ring, self.reader)
+            if self.device.type == "cuda":
+                self._lane = DeviceLane(self._lane, self.plan.memory.ring, self.device)
         experts = {(g.layer, g.expert): g for g in self.groups if g.kind == "expert"}
         if experts:
-            self.shelf = ExpertShelf(experts, self.resident, self.plan, self.assembly, self.reader)
+            self.shelf = ExpertShelf(experts, self.resident, self.plan, self.assembly, self.reader, self.device)
 
     def lend(self, part: int) -> None:
         """Waits until a slice's streamed weights are there and fills their slots."""
@@ -112,7 +117,7 @@ class Weights:
     def _streamed(self, group: WeightGroup) -> list[ParameterSource]:
         return [source for source in group.sources if source.key not in self.plan.resident]
 
-    def _views(self, delivery: Delivery, part: int) -> dict[str, torch.Tensor]:
+    def _views(self, delivery: Delivery | DeviceDelivery, part: int) -> dict[str, torch.Tensor]:
         piece = self._pieces[part]
         assert piece is not None
         return {
@@ -122,21 +127,26 @@ class Weights:
         }
 
     def _load_direct(self, sources: Sequence[ParameterSource], on_bytes: Callable[[int], None]) -> None:
-        """Neighbours in the files are read in one go, straight to where they stay."""
-        batches = _batches(sorted(_tensors(sources), key=lambda fact: (fact.file, fact.offset)))
-        pieces = [plan_piece(batch, gap=0) for batch in batches]
-        total = sum(piece.nbytes for piece in pieces)
-        if not total:
+        """Neighbours in the files are read in one go: straight to where they stay, or through staging to a device."""
+        batches = _batches(sorted(sources, key=lambda s: (s.tensors[0].file, s.tensors[0].offset)))
+        pieces = [plan_piece(_tensors(batch), gap=0) for batch in batches]
+        if not pieces:
             return
-        self._arena = Arena(total)
-        arrived: dict[str, torch.Tensor] = {}
+        stays = self.device.type == "cpu"
+        sizes = [piece.nbytes for piece in pieces]
+        arena = Arena(sum(sizes) if stays else max(sizes))
         offset = 0
         for piece, batch in zip(pieces, batches, strict=True):
-            self.reader.read(piece_reads(piece, self._arena, offset))
-            arrived |= {fact.name: tensor_view(self._arena, offset, piece, fact) for fact in batch}
-            offset += piece.nbytes
+            self.reader.read(piece_reads(piece, arena, offset))
+            arrived = {f.name: tensor_view(arena, offset, piece, f) for source in batch for f in source.tensors}
+            for source in batch:
+                self.resident[source.key] = self.assembly.build(source, arrived).to(self.device)
+            offset += piece.nbytes if stays else 0
             on_bytes(piece.nbytes)
-        self.resident |= {source.key: self.assembly.build(source, arrived) for source in sources}
+        if stays:
+            self._arena = arena
+        else:
+            arena.close()
 
     def _read_alone(self, source: ParameterSource) -> torch.Tensor:
         """A source that needs a pass over its bytes is read into passing memory and kept as built."""
@@ -149,21 +159,21 @@ class Weights:
             built = built.clone()
         arrived.clear()
         arena.close()
-        return built
+        return built.to(self.device)
 
 
 def _tensors(sources: Sequence[ParameterSource]) -> list[TensorFact]:
     return list({fact.name: fact for source in sources for fact in source.tensors}.values())
 
 
-def _batches(facts: Sequence[TensorFact]) -> list[list[TensorFact]]:
-    """Runs of tensors in file order, each about LOAD_PIECE bytes."""
-    batches: list[list[TensorFact]] = []
+def _batches(sources: Sequence[ParameterSource]) -> list[list[ParameterSource]]:
+    """Runs of sources in file order, each about LOAD_PIECE bytes."""
+    batches: list[list[ParameterSource]] = []
     size = LOAD_PIECE
-    for fact in facts:
+    for source in sources:
         if size >= LOAD_PIECE:
             batches.append([])
             size = 0
-        batches[-1].append(fact)
-        size += round_up(fact.nbytes)
+        batches[-1].append(source)
+        size += round_up(source.nbytes)
     return batches

@@ -14,7 +14,7 @@ from windlass.jobs.demo_checkpoint import big_config, twin_config, write_checkpo
 from windlass.jobs.reference import greedy_tokens
 from windlass.units import MIB, format_bytes, format_rate, format_seconds, format_size
 
-BIG_BUDGET = 1200 * MIB
+BIG_BUDGET = "1.2GB"
 TWIN_PROMPT_LENS, TWIN_GEN_LEN = (3, 5, 8, 13, 21, 34), 24
 
 _BIG_WORK = ("--num-prompts", "8", "--prompt-len", "16", "--gen-len", "12")
@@ -34,7 +34,7 @@ def demonstrate(windlass: Windlass, folder: Path, say: Say) -> DemoResult:
     checkpoint = folder / "big"
     checkpoint_bytes = write_checkpoint(checkpoint, big_config())
     say(f"   {format_bytes(checkpoint_bytes)} written to {checkpoint}")
-    say(f"2. The same checkpoint run by a process that may hold {format_size(BIG_BUDGET)}, libraries included")
+    say(f"2. The same checkpoint run by a process that may hold {BIG_BUDGET}, libraries included")
     measured = _bench(windlass, checkpoint, say)
     say("3. A float32 twin, streamed under a budget it does not fit, and by transformers with all it wants")
     base = int(measured["plan"]["memory"]["base"])
@@ -43,7 +43,7 @@ def demonstrate(windlass: Windlass, folder: Path, say: Say) -> DemoResult:
 
 
 def _bench(windlass: Windlass, checkpoint: Path, say: Say) -> Mapping[str, Any]:
-    work = ("bench", str(checkpoint), *_BIG_WORK, "--host-memory", str(BIG_BUDGET))
+    work = ("bench", str(checkpoint), *_BIG_WORK, "--host-memory", BIG_BUDGET)
     say(f"   $ windlass {' '.join(work)}")
     measured: dict[str, Any] = json.loads(windlass([*work, "--json"]))
     for line in _bench_lines(measured):

@@ -1,28 +1,36 @@
-"""How attention multiplies, chosen once with its reason, so that `doctor` can say it and tests can override it."""
+"""How attention multiplies, chosen with its reason, so that `doctor` can say it and tests can override it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+WIDENED_ROWS = 2
+"""Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProductChoice:
-    """`exact` products keep the dtype's own float32 accumulation, `paired` correct a 16-bit result by a second product,
-    `widened` convert each block of keys and values to float32 first."""
+    """`exact` multiplies in float32, `widened` converts a block of 16-bit keys and values to float32 while it is in
+    cache, `paired` multiplies in 16 bits and restores what the scores lost by a second product."""
 
-    name: Literal["exact", "paired", "widened"]
+    name: Literal["exact", "widened", "paired"]
     reason: str
 
 
-def choose_products(dtype: torch.dtype, device: torch.device) -> ProductChoice:
-    """The fastest way that keeps scores in float32 for keys and values of `dtype` on `device`."""
+def choose_products(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:
+    """The fastest way that keeps scores in float32, where `rows` query rows are multiplied with each key of `dtype`."""
     if dtype == torch.float32:
-        return ProductChoice("exact", "float32 products round once, nothing to correct")
-    if device.type != "cpu":
-        return ProductChoice("paired", f"{device.type} has 16-bit matrix units; a second product restores the scores")
-    if dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return ProductChoice("paired", "oneDNN multiplies bfloat16 here; a second product restores the scores")
-    if dtype == torch.float16 and torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        return ProductChoice("paired", "oneDNN multiplies float16 here; a second product restores the scores")
-    return ProductChoice("widened", f"this processor has no {dtype} products; blocks are converted to float32 in cache")
+        return ProductChoice("exact", "float32 products round once, nothing to restore")
+    if device.type == "cpu" and not _multiplies(dtype):
+        return ProductChoice("widened", f"this processor has no {dtype} products; blocks become float32 in cache")
+    if device.type == "cpu" and rows <= WIDENED_ROWS:
+        return ProductChoice("widened", f"{rows} rows for a key: float32 in cache costs less than a second product")
+    return ProductChoice("paired", f"{device.type} multiplies {dtype} fast, {rows} rows for a key make it worth it")
+
+
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies matrices of `dtype` natively on this processor."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

@@ -28,7 +28,7 @@ def decode_attention(
     choice: ProductChoice | None = None,
 ) -> torch.Tensor:
     """query (S, H, Dk), sinks (H,) -> (S, H, Dv). `choice` overrides the way of multiplying, for tests."""
-    choice = choice or choose_products(query.dtype, query.device)
+    choice = choice or choose_products(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
     if plan.single:
         out, log_sum = _attend_block(query, store, plan.waves[0].blocks[0], rule, choice)
     else:

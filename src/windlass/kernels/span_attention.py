@@ -46,12 +46,12 @@ def partial_attention(
 
     A query that sees no key of the piece has out 0 and log-sum-exp -inf. `choice` overrides the products, for tests.
     """
-    choice = choice or choose_products(query.dtype, query.device)
     (heads, queries, _), (kv_heads, keys, _) = query.shape, key.shape
     out = query.new_zeros(heads, queries, value.shape[-1], dtype=torch.float32)
     log_sum = query.new_full((heads, queries), -torch.inf, dtype=torch.float32)
     group = heads // kv_heads
     block, together = _block_sizes(group, kv_heads, min(keys, KEY_PIECE))
+    choice = choice or choose_products(query.dtype, query.device, group * min(block, queries))
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         low = max(0, rule.first_visible(first_query_position + start) - first_key_position)

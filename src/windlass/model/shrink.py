@@ -145,8 +145,10 @@ def _tried(kind: type[PreTrainedConfig], values: Mapping[str, Any]) -> PreTraine
             ((n, tuple(p.shape)) for n, p in empty.named_parameters()), key=lambda item: _product(item[1])
         )
         raise ValueError(f"its twin would have {count:,} parameters, the largest {largest} {shape}")
-    model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32, attn_implementation="eager")
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        model = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), dtype=torch.float32, attn_implementation="eager"
+        )
         model.eval()(torch.arange(1, 9)[None])
     return config
 

@@ -4,6 +4,7 @@ Parameters are on the meta device, buffers (rotary frequencies, scales) are real
 here; what cannot be found in a model's structure makes it unsupported, and what is found is proven by the twin.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -44,8 +45,8 @@ class LiftedModel:
     experts: dict[int, tuple[str, int]]
 
 
-def build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The model of a config, parameters on meta in `dtype`, buffers real, attention and experts ours."""
+def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The model of a config, parameters on meta in `dtype`, buffers real on `device`, attention and experts ours."""
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False
@@ -55,7 +56,25 @@ def build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
         for module in model.modules():
             if isinstance(module, PreTrainedModel):
                 module.config._experts_implementation = EXPERTS
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                module._buffers[name] = buffer.to(device)
+    _keep_in_float32(model, dtype)
     return model.eval()
+
+
+def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Parameters and buffers that transformers keeps in float32 whatever the dtype, by its own list for the model."""
+    names = [re.escape(name) for name in model._get_dtype_plan(dtype)]
+    if not names:
+        return
+    kept = re.compile(rf"(^|\.)({'|'.join(names)})(\.|$)")
+    for prefix, module in model.named_modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None and kept.search(f"{prefix}.{name}"):
+                    table[name] = tensor.to(torch.float32)
 
 
 def lift(model: PreTrainedModel, seat: Seat) -> LiftedModel:

@@ -24,6 +24,8 @@ LARGEST_BLOCK = 512
 FIXED_SCRATCH = 48 * MIB
 # Slots for experts in transit, where there are experts on disk: one in use, the others arriving.
 EXPERT_SLOTS = 4
+# What interpreter and libraries hold differs by a few MiB from run to run; advice has to hold in the next one too.
+RUN_TO_RUN = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ def streamed_tensors(group: WeightGroup, kept: frozenset[str]) -> Mapping[str, T
 def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> str:
     missing = -plan.memory.spare
     bill = plan.memory
-    changes = [f"--host-memory {_whole_mib(demands.budget + missing)}"]
+    changes = [f"--host-memory {_whole_mib(demands.budget + missing + RUN_TO_RUN)}"]
     if block > 1:
         changes.append(f"--block-size {block // 2}")
     if bill.cache > missing:
