@@ -117,7 +117,7 @@ class Runner:
     ) -> Any:
         """One micro-batch through a layer; its rows are replaced where they stand."""
         piece = self._slices[step.start]
-        self.cache.begin(piece.batch)
+        self.cache.begin(piece.batch, self._row.positions[0, piece.start : piece.stop])
         tokens = row.shape[1]
 
         def narrowed(leaf: Any) -> Any:

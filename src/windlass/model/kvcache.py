@@ -67,10 +67,11 @@ class KVCache:
         self.clock = AttentionClock()
         self.batch: AttentionBatch | None = None
         self._decode_tokens = 0
+        self._positions: torch.Tensor | None = None
 
-    def begin(self, batch: AttentionBatch) -> None:
-        """Sets the micro-batch. What a decode micro-batch reads is counted by the clock; prefill is not."""
-        self.batch = batch
+    def begin(self, batch: AttentionBatch, positions: torch.Tensor | None = None) -> None:
+        """Sets the micro-batch and its rows' positions (T,). What decode reads is counted by the clock; prefill not."""
+        self.batch, self._positions = batch, positions
         self._decode_tokens = 0 if batch.prefill_spans else sum(span.total for span in batch.spans)
 
     def attend(
@@ -113,9 +114,14 @@ class KVCache:
         self.stores[layer_idx].write(self.batch, key_states[0], value_states[0])
         return key_states, value_states
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Always 0: positions are given explicitly, a packed row has no one length."""
-        return 0
+    def get_seq_length(self, layer_idx: int | None = None) -> int | torch.Tensor:
+        """0 for the model, which is given positions explicitly: a packed row has no one length.
+
+        A layer that asks for its own (llama4 does) adds 0 .. T-1 to the answer, and gets each row's true position.
+        """
+        if layer_idx is None or self._positions is None:
+            return 0
+        return self._positions - torch.arange(len(self._positions), device=self._positions.device)
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """See get_seq_length."""

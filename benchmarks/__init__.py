@@ -1,0 +1,1 @@
+"""Measurements beside their limits and beside peers. `python -m benchmarks NAME --help` explains each."""

@@ -1,0 +1,17 @@
+"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident} ..."""
+
+import runpy
+import sys
+
+NAMES = ("offload", "prefill", "cache", "resident")
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+        raise SystemExit(f"usage: python -m benchmarks {{{','.join(NAMES)}}} [--help]")
+    name = sys.argv.pop(1)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A model that fits: Windlass against transformers' own generate, one process, alternating rounds.
+
+Run: python -m benchmarks resident MODEL_FOLDER [--rounds 5] [--gen-len 16]
+
+Both hold the 6.03 GB model in memory (14 GB in all). Prompts of 128 tokens, batch 1 and 32, greedy.
+"""
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.harness import llama_3b, machine, median
+from windlass import LLM, SamplingParams
+from windlass.facts.workload import Workload
+
+LENGTH = 128
+
+
+def transformers_round(model: torch.nn.Module, prompts: list[list[int]], gen_len: int) -> tuple[float, float]:
+    """Seconds of the prefill, and of a decode pass."""
+    ids = torch.tensor(prompts)
+    seconds = []
+    for steps in (1, gen_len):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=steps, min_new_tokens=steps,
+                do_sample=False, pad_token_id=0,
+            )  # fmt: skip
+        seconds.append(time.perf_counter() - start)
+    return seconds[0], (seconds[1] - seconds[0]) / (gen_len - 1)
+
+
+def windlass_round(llm: LLM, prompts: list[list[int]], gen_len: int) -> tuple[float, float]:
+    """The same of ours."""
+    before = llm.report
+    params = SamplingParams(max_tokens=gen_len, temperature=0.0, ignore_eos=True)
+    llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params)
+    after = llm.report
+    decode = (after.decode_seconds - before.decode_seconds) / (after.decode_passes - before.decode_passes)
+    return after.prefill_seconds - before.prefill_seconds, decode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gen-len", type=int, default=16)
+    options = parser.parse_args()
+    folder = llama_3b(options.model)
+    print(machine())
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    draw = random.Random(0)
+    with LLM(folder) as llm:
+        llm.prepare(Workload(32, LENGTH, options.gen_len))
+        for batch in (1, 32):
+            rounds = []
+            for _ in range(options.rounds + 1):
+                prompts = [draw.choices(range(3, 259), k=LENGTH) for _ in range(batch)]
+                ours = windlass_round(llm, prompts, options.gen_len)
+                rounds.append((ours, transformers_round(theirs, prompts, options.gen_len)))
+            report(batch, rounds[1:])
+
+
+def report(batch: int, rounds: list[tuple[tuple[float, float], tuple[float, float]]]) -> None:
+    for index, phase in enumerate(("prefill", "decode pass")):
+        ours, theirs = (median([each[side][index] for each in rounds]) for side in (0, 1))
+        ratio = median([each[0][index] / each[1][index] for each in rounds])
+        print(
+            f"batch {batch:2d} {phase:11s} windlass {ours:.3f} s, transformers {theirs:.3f} s, "
+            f"ratio {ratio:.2f} (aim 1.05)",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
