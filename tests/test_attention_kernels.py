@@ -6,6 +6,7 @@ Every slot that no sequence owns holds NaN in every test, so reading past an end
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -232,7 +233,9 @@ def test_the_same_input_gives_the_same_bits(dtype: torch.dtype) -> None:
 # --- against transformers -----------------------------------------------------------------------------------------
 
 
-def eager(file: object, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **options):
+def eager(
+    file: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **options: Any
+) -> torch.Tensor:
     """transformers' eager attention of one layer: (H, n, Dk), (Hk, m, D) -> (n, H, Dv)."""
     module = SimpleNamespace(num_key_value_groups=query.shape[0] // key.shape[0], training=False, **options)
     extra = {"softcap": options["softcap"]} if "softcap" in options else {}
