@@ -1,6 +1,6 @@
 """A 6.03 GB model under a hard 2.5 GB cap: Windlass, Accelerate and llama.cpp in alternating rounds.
 
-Run: python -m benchmarks offload MODEL_FOLDER [--rounds 5] [--peers PYTHON --gguf FILE]   (as root, Linux)
+Run: python -m benchmarks offload MODEL_FOLDER [--rounds 5] [--gen-len 32] [--peers PYTHON --gguf FILE]  (root, Linux)
 
 MODEL_FOLDER is written if it is not there. Accelerate runs with this Python, llama.cpp with PYTHON, which has
 llama-cpp-python; FILE is the model converted by the script beside the peers. Every run starts with a cold cache.
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.harness import SHARED, best_disk_rate, llama_3b, machine, median, run, windlass_bench
 
 CAP, BUDGET = "2500M", "2436MiB"
-WORK = ("32", "16", "32")
+PROMPTS, LENGTH = "32", "16"
 LIMIT_BYTES = 6.03e9 - 1.0e9
 
 
@@ -23,18 +23,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gen-len", type=int, default=32)
     parser.add_argument("--peers", default=None)
     parser.add_argument("--gguf", default=None)
     options = parser.parse_args()
-    model = llama_3b(options.model)
-    peers = {"accelerate": [sys.executable, str(SHARED / "bench/peers/run_accelerate.py"), str(model), *WORK]}
+    model, work = llama_3b(options.model), (PROMPTS, LENGTH, str(options.gen_len))
+    peers = {"accelerate": [sys.executable, str(SHARED / "bench/peers/run_accelerate.py"), str(model), *work]}
     if options.peers and options.gguf:
-        peers["llama.cpp"] = [options.peers, str(SHARED / "bench/peers/run_llama_cpp.py"), options.gguf, *WORK]
+        peers["llama.cpp"] = [options.peers, str(SHARED / "bench/peers/run_llama_cpp.py"), options.gguf, *work]
     print(machine())
     passes: dict[str, list[float]] = {name: [] for name in ("windlass", *peers)}
     against = []
     for number in range(1, options.rounds + 1):
-        seconds, ratio, line = windlass_round(model)
+        seconds, ratio, line = windlass_round(model, work)
         passes["windlass"].append(seconds)
         against.append(ratio)
         print(f"round {number} windlass    {line}", flush=True)
@@ -47,9 +48,9 @@ def main() -> None:
     report(passes, against)
 
 
-def windlass_round(model: Path) -> tuple[float, float, str]:
+def windlass_round(model: Path, work: tuple[str, str, str]) -> tuple[float, float, str]:
     before = best_disk_rate(model)
-    flags = ("--num-prompts", WORK[0], "--prompt-len", WORK[1], "--gen-len", WORK[2], "--host-memory", BUDGET)
+    flags = ("--num-prompts", work[0], "--prompt-len", work[1], "--gen-len", work[2], "--host-memory", BUDGET)
     measured = windlass_bench(model, *flags, cap=CAP)
     rate = max(before, best_disk_rate(model))
     seconds = measured["seconds_per_pass"]

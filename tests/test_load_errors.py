@@ -50,6 +50,12 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.fixture(autouse=True)
+def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proving an architecture takes seconds and has tests of its own."""
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+
+
 @pytest.fixture
 def copy_of(originals: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     """Makes a copy of an original, to be damaged."""
