@@ -10,7 +10,7 @@ from windlass.units import format_bytes, format_rate, format_seconds, format_siz
 
 def done_text(event: Progress) -> str:
     """`1.20 of 6.03 GB` while loading, `412/1024` tokens after."""
-    if event.phase == "load":
+    if event.phase in ("load", "download"):
         return _beside(format_bytes(event.done), format_bytes(event.total))
     return f"{event.done}/{event.total}"
 
@@ -29,7 +29,9 @@ def disk_text(event: Progress) -> str:
 
 
 def memory_text(event: Progress) -> str:
-    """`mem 1.20 of 4.00 GiB`: the process beside its budget."""
+    """`mem 1.20 of 4.00 GiB`: the process beside its budget; empty before there is one."""
+    if not event.memory_budget:
+        return ""
     return f"mem {_beside(format_size(event.memory), format_size(event.memory_budget))}"
 
 

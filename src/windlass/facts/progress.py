@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Progress:
     """How far a phase has come. Rates are per second of this phase; `disk_limit` is 0 when it was not measured.
 
-    `done` and `total` count bytes while loading, prompt tokens in prefill, generated tokens in decode (there
-    `total` is the most that may come: sequences may end early).
+    `phase` is "download", "load", "prefill" or "decode". `done` and `total` count bytes in the first two, prompt
+    tokens in prefill, generated tokens in decode (there `total` is the most that may come: sequences may end early).
     """
 
     phase: str
