@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from windlass.engine import verdicts
 from windlass.engine.verdicts import SHIPPED, fingerprint_of, require_proven, try_now, verdict_of
-from windlass.errors import UnsupportedModel
+from windlass.errors import StorageError, UnsupportedModel
 from windlass.facts.verdict import Verdict
 from windlass.model.shrink import CannotShrink, shrink
 
@@ -56,3 +56,14 @@ def test_a_verdict_is_kept_and_a_broken_one_is_made_again(own_cache: Path) -> No
     assert Verdict(**json.loads(kept.read_text())) == first
     kept.write_text("{ torn")
     assert verdict_of(config).outcome == first.outcome == "proven"
+
+
+def test_a_full_disk_is_raised_and_never_kept_as_a_verdict(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    def full(config: PreTrainedConfig) -> tuple[float, str]:
+        raise StorageError("no room")
+
+    monkeypatch.setattr(verdicts, "largest_difference", full)
+    config = AutoConfig.for_model("llama", mlp_bias=True)
+    with pytest.raises(StorageError):
+        verdict_of(config)
+    assert not list((own_cache / "verdicts").glob(f"llama-{fingerprint_of(shrink(config))}-*.json"))

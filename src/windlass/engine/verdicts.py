@@ -9,9 +9,9 @@ import transformers
 from transformers import PreTrainedConfig
 
 from windlass.engine.trial import TOLERANCE, largest_difference
-from windlass.errors import UnsupportedModel, WindlassError
+from windlass.errors import ModelError, UnsupportedModel
 from windlass.facts.verdict import Verdict
-from windlass.model.shrink import CannotShrink, shrink
+from windlass.model.shrink import FAILURES, CannotShrink, shrink
 from windlass.settings import cache_folder
 
 SHIPPED = Path(__file__).with_name("verdicts.json")
@@ -52,13 +52,16 @@ def verdict_of(config: PreTrainedConfig) -> Verdict:
 
 
 def try_now(twin: PreTrainedConfig, fingerprint: str) -> Verdict:
-    """Runs the trial of a shrunken config."""
+    """Runs the trial of a shrunken config.
+
+    A full disk or missing memory says nothing of the architecture: such errors are raised, and no verdict is kept.
+    """
     kind, version = twin.model_type, transformers.__version__
     try:
         difference, where = largest_difference(twin)
-    except WindlassError as error:
+    except ModelError as error:
         return Verdict(kind, fingerprint, version, "differs", f"its twin was refused: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever foreign code raises when run in a way it does not know
+    except FAILURES as error:
         return Verdict(kind, fingerprint, version, "differs", f"its twin fails with {type(error).__name__}: {error}")
     if difference <= TOLERANCE:
         return Verdict(kind, fingerprint, version, "proven", f"log probabilities within {difference:.1e}")
