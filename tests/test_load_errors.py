@@ -95,6 +95,19 @@ class TestFiles:
         )
         assert "Fetch or save the file again" in text
 
+    def test_is_said_before_the_architecture_is_tried(
+        self, copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A trial takes seconds; what the files say of themselves takes none."""
+        folder = copy_of("shards")
+        monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: pytest.fail("it was tried"))
+        for arguments in ({"dtype": "int7"}, {"max_model_len": 257}):
+            refusal(UsageError, folder, **arguments)
+        os.truncate(folder / SHARD, (folder / SHARD).stat().st_size - 100)
+        assert "the file is cut short" in refusal(CheckpointError, folder)
+        edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+        assert "quantised with gptq" in refusal(UnsupportedModel, folder)
+
     def test_a_missing_shard(self, copy_of: Callable[[str], Path]) -> None:
         folder = copy_of("shards")
         (folder / SHARD).unlink()

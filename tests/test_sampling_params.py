@@ -23,20 +23,31 @@ def test_defaults_are_those_of_vllm() -> None:
     ("written", "kept"),
     [("\n", ("\n",)), (["a", "bc"], ("a", "bc")), (("x",), ("x",)), (None, ()), ([], ())],
 )
-def test_stop_may_be_one_string_or_several_and_is_kept_as_a_tuple(written: Any, kept: tuple[str, ...]) -> None:
-    assert SamplingParams(stop=written).stop == kept
+def test_stop_may_be_one_string_or_several_and_stays_as_it_was_written(written: Any, kept: tuple[str, ...]) -> None:
+    params = SamplingParams(stop=written)
+    assert params.stop is written
+    assert params.stop_strings == kept
+
+
+def test_stop_ids_are_a_tuple_however_they_were_written() -> None:
+    assert [SamplingParams(stop_token_ids=ids).stop_ids for ids in ([5, 2], (5, 2), None, [])] == [
+        (5, 2), (5, 2), (), (),
+    ]  # fmt: skip
 
 
 def test_params_written_differently_but_meaning_the_same_are_equal() -> None:
     assert SamplingParams(stop="x", stop_token_ids=[2]) == SamplingParams(stop=["x"], stop_token_ids=(2,))
     assert len({SamplingParams(stop="x"), SamplingParams(stop=["x"])}) == 1
+    assert SamplingParams(stop="x") != SamplingParams(stop="xy")
+    assert SamplingParams(seed=1) != SamplingParams(seed=2)
+    assert SamplingParams() != "SamplingParams()"
 
 
 def test_params_cannot_be_changed_but_can_be_replaced() -> None:
     params = SamplingParams(stop=["a"])
     with pytest.raises(FrozenInstanceError):
         params.n = 2  # type: ignore[misc]
-    assert replace(params, n=3).stop == ("a",)
+    assert replace(params, n=3).stop_strings == ("a",)
 
 
 def test_temperatures_next_to_zero_are_greedy() -> None:

@@ -21,6 +21,8 @@ _FACTORS = {
 
 def parse_size(text: str | int) -> int:
     """`"8GiB"`, `"2500M"`, `"1.5GB"` or a plain number of bytes -> bytes. Raises UsageError otherwise."""
+    if isinstance(text, bool) or not isinstance(text, (str, int)):
+        raise UsageError(f"{text!r} is not a size; write it as 8GiB, 512MiB or a whole number of bytes")
     if isinstance(text, int):
         if text <= 0:
             raise UsageError(f"a size must be positive, got {text}; write it as 8GiB")

@@ -4,19 +4,29 @@ The plan is made for the work at hand: with the first prompts, and again when la
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
+from windlass.engine.arguments import (
+    read_count,
+    read_device,
+    read_dtype,
+    read_memory,
+    read_model,
+    read_optional,
+    read_switch,
+    read_whole,
+    refuse_what_is_to_come,
+)
 from windlass.engine.budgets import check_host, choose_device, demands
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, open_model, read_config
-from windlass.engine.prompts import Prompts, read_prompts
+from windlass.engine.opened_model import OpenedModel, check_choices, open_model, read_files
+from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
 from windlass.engine.verdicts import require_proven
@@ -33,11 +43,9 @@ from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.detokenizer import Detokenizer
 from windlass.model.hub import model_folder
-from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.planner.search import search
 from windlass.settings import num_threads
-from windlass.units import parse_size
 
 # How long the disk is measured before a model that streams (seconds).
 DISK_SECONDS = 1.5
@@ -54,8 +62,8 @@ class LLM:
         self,
         model: str | Path,
         *,
-        device: str = "auto",
-        dtype: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
         gpu_memory: str | int | None = None,
         host_memory: str | int | None = None,
         offload_dir: str | Path | None = None,
@@ -70,23 +78,29 @@ class LLM:
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        _refuse_what_is_to_come(offload_dir, quantization, kv_cache_dtype)
-        self._host_memory = parse_size(host_memory) if host_memory is not None else None
-        self._gpu_memory = parse_size(gpu_memory) if gpu_memory is not None else None
-        chosen = choose_device(device, self._gpu_memory)
+        refuse_what_is_to_come(offload_dir, quantization, kv_cache_dtype)
+        name, dtype_asked = read_model(model), read_dtype(dtype)
+        self._host_memory = read_memory("--host-memory", host_memory)
+        self._gpu_memory = read_memory("--gpu-memory", gpu_memory)
+        self._block_size = read_count("--block-size", block_size) or 0
+        self._micro_batch_tokens = read_count("--micro-batch-tokens", micro_batch_tokens)
+        self._seed = read_whole("seed", seed)
+        self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
+        self._given_plan = read_optional("plan", plan, Plan, "a Plan, such as another LLM's plan")
+        longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
+        chosen = choose_device(read_device(device), self._gpu_memory)
         limit_malloc()
         torch.set_num_threads(num_threads())
-        self._block_size = _positive("--block-size", block_size) or 0
-        self._micro_batch_tokens = _positive("--micro-batch-tokens", micro_batch_tokens)
-        self._seed, self._on_progress = seed, on_progress
-        folder = model_folder(model, revision, on_progress)
-        require_proven(text_config_of(read_config(folder)), unproven)
-        self.opened: OpenedModel = open_model(folder, str(model), dtype, max_model_len, chosen)
-        self._given_plan = plan
+        folder = model_folder(name, read_optional("revision", revision, str, "a name"), self._on_progress)
+        files = read_files(folder)
+        check_choices(files, dtype_asked, longest)
+        require_proven(files.text_config, read_switch("unproven", unproven))
+        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
         self._engine: Engine | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
         self._numbers = itertools.count()
+        self._call: object | None = None
 
     @property
     def tokenizer(self) -> AnyTokenizer:
@@ -110,6 +124,7 @@ class LLM:
 
     def prepare(self, workload: Workload) -> Plan:
         """Plans for a known workload and loads the model, so that the first call need not."""
+        self._refuse_a_second_call()
         return self._loaded(workload).plan
 
     def generate(
@@ -117,7 +132,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answers every prompt; the outputs come in the order of the prompts.
 
-        A prompt is a string or `{"prompt_token_ids": [...]}`. Raises RequestError for one that is too long.
+        A prompt is a string or `{"prompt_token_ids": [...]}`. Raises UsageError for anything else, and RequestError
+        for a prompt that is too long or has no tokens, before anything runs.
         """
         requests = read_prompts(prompts, sampling_params, self.default_sampling_params, self.tokenizer, self._numbers)
         finished = {output.request_id: output for output in self._run(requests, stream=False)}
@@ -126,26 +142,32 @@ class LLM:
     def stream(
         self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> Iterator[RequestOutput]:
-        """As generate, but yields each request again after every token; `finished` is true on its last."""
+        """As generate, but yields each request again after every token; `finished` is true on its last.
+
+        One call runs at a time: until the stream has ended or is closed, other calls raise UsageError.
+        """
         requests = read_prompts(prompts, sampling_params, self.default_sampling_params, self.tokenizer, self._numbers)
         return self._run(requests, stream=True)
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        messages: Messages,
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
         """Answers one conversation or several, by the tokenizer's chat template."""
-        several = bool(messages) and not isinstance(messages[0], Mapping)
-        conversations: Any = messages if several else [messages]
+        conversations = read_conversations(messages)
         prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
         return self.generate(prompts, sampling_params)
 
     def close(self) -> None:
-        """Stops the disk and frees the memory."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
+        self._call = None
+        self._unload()
+
+    def _unload(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     def __enter__(self) -> "LLM":
         return self
@@ -156,19 +178,34 @@ class LLM:
         self.close()
 
     def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
+        """Checks the requests now and runs them as the iterator is read."""
         answers = [answer for request in requests for answer in self._answers(request)]
-        if not answers:
-            return
-        prompt_len = max(len(request.prompt_token_ids) for request in requests)
+        return self._outputs(answers, stream) if answers else iter(())
+
+    def _outputs(self, answers: Sequence[Answer], stream: bool) -> Iterator[RequestOutput]:
+        prompt_len = max(len(answer.request.prompt_token_ids) for answer in answers)
         longest = max(answer.most_tokens for answer in answers)
-        engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
-        assert self._measurements is not None
+        self._refuse_a_second_call()
+        self._call = call = object()
         try:
-            yield from Generation(engine, self._measurements, stream).run(answers)
+            engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
+            assert self._measurements is not None
+            for output in Generation(engine, self._measurements, stream).run(answers):
+                yield output
+                if self._call is not call:
+                    raise UsageError("the LLM was closed before this stream was read to its end; ask again")
         except (Exception, KeyboardInterrupt):
             # The disk lane stands somewhere in the middle of a pass: the next call must begin with a fresh one.
-            self.close()
+            if self._call is call:
+                self._unload()
             raise
+        finally:
+            if self._call is call:
+                self._call = None
+
+    def _refuse_a_second_call(self) -> None:
+        if self._call is not None:
+            raise UsageError("this LLM is answering another call; read that stream to its end, or close() the stream")
 
     def _answers(self, request: Request) -> list[Answer]:
         params, limit = request.sampling_params, self.opened.facts.max_model_len
@@ -200,12 +237,12 @@ class LLM:
         """The engine, loaded by a plan that suits the workload."""
         if self._engine is not None and self._suits(workload):
             return self._engine
-        self.close()
+        self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
         self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load)
         self._measurements = Measurements(self._engine, self._on_progress)
-        self._engine.runner.after_slice = self._measurements.tell
+        self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
 
     def _suits(self, workload: Workload) -> bool:
@@ -244,18 +281,3 @@ class LLM:
         left = (total - done) / rate if rate else 0.0
         budget = self._host_memory or 0
         self._on_progress(Progress("load", done, total, seconds, 0.0, rate, 0.0, resident_bytes(), budget, left, 0))
-
-
-def _positive(flag: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise UsageError(f"{flag} must be 1 or more, got {value}")
-    return value
-
-
-def _refuse_what_is_to_come(offload_dir: object, quantization: str | None, kv_cache_dtype: str) -> None:
-    if quantization is not None:
-        raise UsageError(f"quantization={quantization!r} does not exist yet; leave it out: weights run as they are")
-    if kv_cache_dtype != "auto":
-        raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
-    if offload_dir is not None:
-        raise UsageError("--offload-dir has no effect yet: weights are read where the checkpoint lies; leave it out")

@@ -27,6 +27,7 @@ class Measurements:
         self._phase, self._phase_done = "prefill", 0
         self._phase_start = self._pass_start = self._told = time.perf_counter()
         self._phase_bytes = 0
+        self._read = self._drawn = self._slices_done = 0
 
     def begin_phase(self, phase: str, total: int, sequences: int) -> None:
         """A phase over a block of `sequences` begins, with at most `total` tokens to come."""
@@ -34,19 +35,36 @@ class Measurements:
         self._totals[phase], self._sequences = total, sequences
         self._phase_start, self._phase_bytes = time.perf_counter(), self.engine.reader.bytes_read
 
-    def begin_pass(self) -> None:
-        """A pass begins."""
+    def begin_pass(self, read: int, drawn: int) -> None:
+        """A pass begins that will read `read` tokens and draw from the logits of `drawn` of them."""
         self._pass_start = time.perf_counter()
+        self._read, self._drawn, self._slices_done = read, drawn, 0
 
-    def end_pass(self, read: int, drawn: int, sequences: int) -> None:
-        """A pass has read `read` tokens and drawn `drawn`; `sequences` of the block were running."""
-        tokens = read if self._phase == "prefill" else drawn
+    def end_slice(self) -> None:
+        """A layer has been computed for all tokens of the pass."""
+        self._slices_done += 1
+        self.tell()
+
+    def end_pass(self, sequences: int) -> None:
+        """The pass is over; `sequences` of the block were running."""
         self.seconds[self._phase] += time.perf_counter() - self._pass_start
-        self.tokens[self._phase] += tokens
+        self.tokens[self._phase] += self._pass_tokens
         self.passes[self._phase] += 1
-        self._phase_done += tokens
+        self._phase_done += self._pass_tokens
+        self._read = self._drawn = self._slices_done = 0
         self._sequences = sequences
         self.tell()
+
+    @property
+    def _pass_tokens(self) -> int:
+        """What the present pass will add to its phase."""
+        return self._read if self._phase == "prefill" else self._drawn
+
+    @property
+    def _done(self) -> float:
+        """Tokens of the phase; of a pass in progress the share of the layers that are done, as a pass may be long."""
+        layers = self.engine.opened.facts.num_layers
+        return self._phase_done + self._pass_tokens * min(self._slices_done / layers, 1.0)
 
     def tell(self) -> None:
         """Reports progress, if anyone listens and it is time."""
@@ -54,13 +72,13 @@ class Measurements:
         if self.on_progress is None or now - self._told < INTERVAL:
             return
         self._told = now
-        seconds = now - self._phase_start
-        rate = self._phase_done / seconds if seconds else 0.0
-        left = (self._totals[self._phase] - self._phase_done) / rate if rate else 0.0
+        seconds, done = now - self._phase_start, self._done
+        rate = done / seconds if seconds else 0.0
+        left = (self._totals[self._phase] - done) / rate if rate else 0.0
         self.on_progress(
             Progress(
                 phase=self._phase,
-                done=self._phase_done,
+                done=int(done),
                 total=self._totals[self._phase],
                 seconds=seconds,
                 tokens_per_second=rate,

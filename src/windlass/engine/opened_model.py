@@ -83,17 +83,45 @@ def _model_type(path: Path) -> str:
     return model_type
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """What the files of a model folder say of themselves, read and checked: the whole config, and every header."""
+
+    folder: Path
+    config: PreTrainedConfig
+    checkpoint: CheckpointFacts
+
+    @property
+    def text_config(self) -> PreTrainedConfig:
+        """The config of the part that writes text."""
+        return text_config_of(self.config)
+
+
+def read_files(folder: Path) -> ModelFiles:
+    """Reads the config and the headers of the weights, which is quick.
+
+    Raises CheckpointError for files that are missing, cut short or broken, UnsupportedModel for a type that
+    transformers lacks and for quantised weights.
+    """
+    config = read_config(folder)
+    refuse_quantised(folder, config)
+    return ModelFiles(folder, config, read_checkpoint(folder))
+
+
+def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> None:
+    """What open_model would find wrong with its arguments, at once. Raises UsageError."""
+    compute_dtype(dtype, _weights_dtype(files.checkpoint))
+    _model_len(files.text_config, max_model_len)
+
+
 def open_model(
-    folder: Path, name: str, dtype: str, max_model_len: int | None, device: torch.device = CPU
+    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, device: torch.device = CPU
 ) -> OpenedModel:
-    """Opens a local model folder for a device. `dtype` is "auto" or a name.
+    """Opens a model for a device. `dtype` is "auto" or a name.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
-    whole = read_config(folder)
-    refuse_quantised(folder, whole)
-    config = text_config_of(whole)
-    checkpoint = read_checkpoint(folder)
+    folder, config, checkpoint = files.folder, files.text_config, files.checkpoint
     chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
     model = build(config, chosen, device)
     seat = Seat()
@@ -125,7 +153,7 @@ def open_model(
         groups=groups,
         slots=slots_by_source(lifted, groups),
         tokenizer=Tokenizer.load(folder),
-        defaults=read_generation_defaults(folder, whole.to_dict()),
+        defaults=read_generation_defaults(folder, files.config.to_dict()),
         rows_held=rehearsal.rows_held(),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,

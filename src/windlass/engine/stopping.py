@@ -38,13 +38,13 @@ class StopCheck:
         detokenizer: Detokenizer,
     ) -> None:
         self._params = params
-        self._stops = tuple(params.stop or ())
+        self._stops = params.stop_strings
         if self._stops and not detokenizer.has_text:
             raise UsageError(
                 f"stop={list(self._stops)!r} needs text, and this model has no tokenizer; use stop_token_ids"
             )
         self._end_ids = frozenset() if params.ignore_eos else frozenset(end_token_ids)
-        self._stop_ids = frozenset(params.stop_token_ids or ())
+        self._stop_ids = frozenset(params.stop_ids)
         self._max_tokens = max_tokens
         self._detokenizer = detokenizer
         self._longest = max(map(len, self._stops), default=0)

@@ -17,7 +17,7 @@ from transformers.utils import logging
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import open_model
+from windlass.engine.opened_model import open_model, read_files
 from windlass.engine.sequence import Sequence
 from windlass.engine.stopping import StopCheck
 from windlass.facts.completion import RequestOutput
@@ -66,7 +66,7 @@ def _save_quietly(twin: torch.nn.Module, folder: Path) -> None:
 
 
 def _run(folder: Path, prompts: Rows[Rows[int]], pass_tokens: int, micro_batch_tokens: int) -> list[RequestOutput]:
-    opened = open_model(folder, config_name(folder), "float32", None)
+    opened = open_model(read_files(folder), config_name(folder), "float32", None)
     workload = Workload(len(prompts), max(map(len, prompts)), DECODE_STEPS)
     demands = Demands(GIB, 0, 0, micro_batch_tokens, 1.0, PAGE_TOKENS, "cpu", block_size=len(prompts))
     plan = replace(search(opened.facts, workload, demands), pass_tokens=max(pass_tokens, len(prompts)))

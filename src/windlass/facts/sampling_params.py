@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from windlass.errors import UsageError
 
@@ -10,13 +10,16 @@ from windlass.errors import UsageError
 GREEDY_TEMPERATURE = 1e-5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SamplingParams:
     """Sampling parameters of one request; every field means what it means in vLLM. Raises UsageError on a bad value.
 
+    `stop` and `stop_token_ids` stay as they were written; `stop_strings` and `stop_ids` say what they mean. Parameters
+    are equal when they mean the same.
+
     n: answers per prompt. max_tokens: most new tokens (None: to the model's length). min_tokens: no end before these.
     temperature: 0 is greedy. top_p in (0, 1], top_k (0 or -1: off), min_p in [0, 1]: which tokens stay candidates.
-    seed: fixes the draws of the request. stop: strings that end an answer (one or several; kept as a tuple).
+    seed: fixes the draws of the request. stop: strings that end an answer, one or several.
     stop_token_ids: ids that end it. ignore_eos: the model's own end ids do not. logprobs: how many alternatives to
     report beside each token (None: none, 0: the token's own). include_stop_str_in_output: keep the stop string.
     """
@@ -37,9 +40,8 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
 
     def __post_init__(self) -> None:
-        # Callers may write stop="\n" or a list; what is frozen must be immutable and equal however it was written.
-        object.__setattr__(self, "stop", _strings("stop", self.stop))
-        object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
+        _strings("stop", self.stop)
+        _token_ids("stop_token_ids", self.stop_token_ids)
         self._check_counts()
         self._check_distribution()
         _require_bool("ignore_eos", self.ignore_eos)
@@ -47,9 +49,30 @@ class SamplingParams:
         _require_bool("include_stop_str_in_output", self.include_stop_str_in_output)
 
     @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings that end an answer."""
+        return _strings("stop", self.stop)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids, beside the model's own, that end an answer."""
+        return _token_ids("stop_token_ids", self.stop_token_ids)
+
+    @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken; top_p, top_k and min_p then change nothing."""
         return self.temperature < GREEDY_TEMPERATURE
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SamplingParams) and self._meaning() == other._meaning()
+
+    def __hash__(self) -> int:
+        return hash(self._meaning())
+
+    def _meaning(self) -> tuple[object, ...]:
+        written = ("stop", "stop_token_ids")
+        plain = tuple(getattr(self, field.name) for field in fields(self) if field.name not in written)
+        return (*plain, self.stop_strings, self.stop_ids)
 
     def _check_counts(self) -> None:
         _require_int("n", self.n, least=1)

@@ -1,13 +1,14 @@
 """The paged KV cache: given to transformers as `past_key_values`, it stores keys and values as `update` receives them.
 
-Pages hold a fixed number of tokens; a sequence has one table of page numbers, the same in every layer. Because
-`update` is called before attention expands anything, latent attention (MLA) stays latent here, and a layer that
-shares another's keys and values stores nothing.
+Pages hold a fixed number of tokens; a sequence has one table of page numbers, the same in every layer, and the answers
+to one prompt share the pages it fills. Because `update` is called before attention expands anything, latent attention
+(MLA) stays latent here, and a layer that shares another's keys and values stores nothing.
 
 T rows of a micro-batch; Hk, Hv heads and Dk, Dv sizes of keys and values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ from windlass.model.latent import latent_attention
 
 
 class PageTable:
-    """Which pages belong to which sequence. Pages come from a free list and go back when a sequence ends."""
+    """Which pages hold which sequence. Several may hold a page; it is free again when the last of them lets it go."""
 
     def __init__(self, num_pages: int, page_tokens: int) -> None:
         self.num_pages, self.page_tokens = num_pages, page_tokens
         self.free = list(range(num_pages - 1, -1, -1))
         self.pages: dict[int, list[int]] = {}
+        self._holders = [0] * num_pages
 
     def pages_for(self, tokens: int) -> int:
         """Pages that `tokens` tokens take."""
@@ -43,16 +45,47 @@ class PageTable:
                 f"the KV cache has {len(self.free)} of {self.num_pages} pages free, {needed} are needed; "
                 "use a smaller --block-size or a larger --host-memory"
             )
-        table.extend(self.free.pop() for _ in range(needed))
+        for _ in range(needed):
+            page = self.free.pop()
+            self._holders[page] = 1
+            table.append(page)
+
+    def share(self, sequence: int, other: int, count: int) -> None:
+        """Begins a new sequence's table with the first `count` pages of another's, which both hold from then on."""
+        assert sequence not in self.pages, f"sequence {sequence} has a table already"
+        self.pages[sequence] = self.pages[other][:count]
+        for page in self.pages[sequence]:
+            self._holders[page] += 1
+
+    def hand_over(self, sequence: int, other: int) -> None:
+        """What belonged to a sequence belongs to another, which has nothing yet."""
+        assert other not in self.pages, f"sequence {other} has a table already"
+        self.pages[other] = self.pages.pop(sequence)
+
+    def shrink(self, sequence: int, tokens: int) -> None:
+        """Lets go of the pages behind those that the first `tokens` tokens take."""
+        table = self.pages[sequence]
+        kept = self.pages_for(tokens)
+        self._let_go(table[kept:])
+        del table[kept:]
 
     def release(self, sequence: int) -> None:
-        """Returns a sequence's pages."""
-        self.free.extend(reversed(self.pages.pop(sequence, [])))
+        """Lets go of all of a sequence's pages."""
+        self._let_go(self.pages.pop(sequence, []))
 
     def check(self) -> None:
-        """Every page is free or in exactly one table."""
-        held = [page for table in self.pages.values() for page in table] + self.free
-        assert sorted(held) == list(range(self.num_pages)), f"{len(held)} pages accounted for of {self.num_pages}"
+        """Every page is free or in as many tables as are counted, and never twice in one."""
+        held = Counter(page for table in self.pages.values() for page in table)
+        assert [held[page] for page in range(self.num_pages)] == self._holders, "holders of pages are miscounted"
+        assert all(len(set(table)) == len(table) for table in self.pages.values()), "a page is twice in one table"
+        accounted = sorted([*held, *self.free])
+        assert accounted == list(range(self.num_pages)), f"{len(accounted)} pages accounted for of {self.num_pages}"
+
+    def _let_go(self, pages: Sequence[int]) -> None:
+        for page in reversed(pages):
+            self._holders[page] -= 1
+            if not self._holders[page]:
+                self.free.append(page)
 
 
 class KVCache:
@@ -73,6 +106,13 @@ class KVCache:
         """Sets the micro-batch and its rows' positions (T,). What decode reads is counted by the clock; prefill not."""
         self.batch, self._positions = batch, positions
         self._decode_tokens = 0 if batch.prefill_spans else sum(span.total for span in batch.spans)
+
+    def copy_pages(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Copies whole pages, `(from, to)` each, in every layer."""
+        for source, target in pairs:
+            for store in self.stores.values():
+                store.keys[target].copy_(store.keys[source])
+                store.values[target].copy_(store.values[source])
 
     def attend(
         self,

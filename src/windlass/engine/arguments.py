@@ -1,0 +1,102 @@
+"""Reads what a caller gives to LLM beside prompts, so that a value of the wrong kind is one plain line.
+
+Each function returns the value in the one form the engine uses, and raises UsageError with the value, what is accepted
+and how to write it.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from windlass.errors import UsageError
+from windlass.model.dtypes import dtype_name
+from windlass.units import parse_size
+
+Kind = TypeVar("Kind")
+
+# The names that vLLM takes besides.
+OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
+
+
+def read_model(value: object) -> str | Path:
+    """A folder or a hub id."""
+    if not isinstance(value, (str, Path)) or not str(value).strip():
+        raise UsageError(f"model must be a folder or a Hugging Face id, got {shown(value)}; write it as LLM('folder')")
+    return value
+
+
+def read_memory(flag: str, value: object) -> int | None:
+    """A size in bytes, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, int)):
+        raise UsageError(f"{flag} must be a size, got {shown(value)}; write it as '8GiB' or a whole number of bytes")
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise UsageError(f"{flag}: {error}") from None
+
+
+def read_count(flag: str, value: object) -> int | None:
+    """A whole number from 1, or None."""
+    if value is None:
+        return None
+    number = read_whole(flag, value)
+    if number < 1:
+        raise UsageError(f"{flag} must be 1 or more, got {number}")
+    return number
+
+
+def read_whole(flag: str, value: object) -> int:
+    """A whole number; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{flag} must be a whole number, got {shown(value)}; write it as 1")
+    return value
+
+
+def read_switch(flag: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{flag} must be True or False, got {shown(value)}")
+    return value
+
+
+def read_device(value: object) -> str:
+    """A name such as "cuda:0"; a torch.device is taken too."""
+    if isinstance(value, torch.device):
+        return str(value)
+    if not isinstance(value, str):
+        raise UsageError(f"device must be a name, got {shown(value)}; use 'auto', 'cpu', 'cuda' or 'cuda:0'")
+    return value
+
+
+def read_dtype(value: object) -> str:
+    """A name such as "float16"; a torch.dtype is taken too."""
+    if isinstance(value, torch.dtype):
+        return dtype_name(value)
+    if not isinstance(value, str):
+        raise UsageError(f"dtype must be a name or a torch.dtype, got {shown(value)}; use 'auto' or 'bfloat16'")
+    return OTHER_DTYPE_NAMES.get(value, value)
+
+
+def read_optional(flag: str, value: object, kind: type[Kind], advice: str) -> Kind | None:
+    """A value of one kind, or None."""
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{flag} must be {advice} or None, got {shown(value)}")
+    return value
+
+
+def refuse_what_is_to_come(offload_dir: object, quantization: object, kv_cache_dtype: object) -> None:
+    """Raises UsageError for promised arguments that would have no effect yet."""
+    if quantization is not None:
+        raise UsageError(f"quantization={quantization!r} does not exist yet; leave it out: weights run as they are")
+    if kv_cache_dtype != "auto":
+        raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
+    if offload_dir is not None:
+        raise UsageError("--offload-dir has no effect yet: weights are read where the checkpoint lies; leave it out")
+
+
+def shown(value: object) -> str:
+    """A value and its type, cut to a line."""
+    return f"{value!r:.60} ({type(value).__name__})"
