@@ -12,7 +12,7 @@ from windlass.engine.llm import LLM
 from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
-from windlass.planner.search import keep_only
+from windlass.planner.residency import keep_only
 
 # Unequal prompts on both sides of the windows (8) and of the rope threshold (16).
 LENGTHS = (5, 17, 11, 40)

@@ -20,7 +20,7 @@ from windlass.facts.progress import Progress
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.memory.arena import Arena
-from windlass.planner.search import keep_only
+from windlass.planner.residency import keep_only
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
 PROMPT = {"prompt_token_ids": [5, 6, 7]}

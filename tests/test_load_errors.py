@@ -31,7 +31,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.progress import Progress
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
-from windlass.planner.search import keep_only
+from windlass.planner.residency import keep_only
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0.0, ignore_eos=True)
 PROMPT = {"prompt_token_ids": [5, 6, 7]}

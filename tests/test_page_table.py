@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.errors import BudgetError
-from windlass.model.kvcache import PageTable
+from windlass.model.page_table import PageTable
 
 STEPS = st.lists(
     st.tuples(

@@ -13,7 +13,8 @@ from windlass.facts.plan import Plan
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.weight_group import WeightGroup
 from windlass.facts.workload import Workload
-from windlass.planner.search import FIXED_SCRATCH, Demands, keep_only, search
+from windlass.planner.residency import keep_only
+from windlass.planner.search import FIXED_SCRATCH, Demands, search
 from windlass.units import GIB, MIB, parse_size
 
 LAYERS, MATRIX = 8, 6 * MIB

@@ -36,6 +36,21 @@ def parse_size(text: str | int) -> int:
     return size
 
 
+def parse_rate(text: str) -> float:
+    """`"2GB/s"` -> bytes a second. Raises UsageError."""
+    if not text.endswith("/s"):
+        raise UsageError(f"{text!r} is not a rate; write it as 2GB/s")
+    return float(parse_size(text.removesuffix("/s")))
+
+
+def parse_seconds(text: str) -> float:
+    """`"20us"`, `"1.5ms"`, `"2s"` or `"0"` -> seconds. Raises UsageError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s|)", text)
+    if match is None or (not match[2] and float(match[1])):
+        raise UsageError(f"{text!r} is not a time; write it as 20us, 1.5ms or 2s")
+    return float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 0.0}[match[2]]
+
+
 def format_size(nbytes: float) -> str:
     """Binary size with three significant digits: `1.50 GiB`."""
     return _scaled(nbytes, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))

@@ -67,7 +67,7 @@ def read_device(value: object) -> str:
     if isinstance(value, torch.device):
         return str(value)
     if not isinstance(value, str):
-        raise UsageError(f"device must be a name, got {shown(value)}; use 'auto', 'cpu', 'cuda' or 'cuda:0'")
+        raise UsageError(f"device must be a name, got {shown(value)}; use 'auto', 'cpu', 'cuda', 'cuda:0' or 'sim'")
     return value
 
 

@@ -1,90 +1,125 @@
-"""The host-to-device lane: copies each slice the disk lane delivers into a ring on the device, ahead of its use.
+"""The host-to-device lane: brings each slice's streaming weights into a ring on the device, ahead of their use.
 
-It has the disk lane's own interface, so that the weights do not know which of the two they come from. A run of the
-device ring may be overwritten once the kernels that read it have ended: giving it back leaves an event, and the next
+What rests in host memory starts from there; what comes from disk is taken from the disk lane as it is delivered. A run
+of the device ring may be overwritten once what computed with it has ended: giving it back leaves a mark, and the next
 copy waits for the latest of these.
 """
 
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from windlass.engine.disk_lane import DiskLane
+from windlass.engine.host_weights import HostWeights
 from windlass.errors import DeviceError, StorageError
+from windlass.facts.piece import Piece
+from windlass.memory.accelerator import Accelerator, DeviceMemory, Mark
+from windlass.memory.arena import Arena
 from windlass.memory.ring import Ring, RingClosed
 from windlass.memory.ticket import ReaderClosed
-from windlass.memory.transfer import DeviceArena, Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceDelivery:
-    """A slice in the device's ring; its bytes are there once `done` has happened on the compute stream."""
+    """A slice in the device's ring, what came from disk at `offset` and what came from the host behind it."""
 
     part: int
-    arena: DeviceArena
+    arena: DeviceMemory
     offset: int
-    done: torch.cuda.Event
+    nbytes: int
+    done: Mark
 
 
 class DeviceLane:
-    """Delivers what `disk` delivers, on `device`, through a ring of `ring_bytes` there."""
+    """Delivers slices in order, round and round. `pieces` gives what comes from disk, `host` what rests there."""
 
-    def __init__(self, disk: DiskLane, ring_bytes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[Piece | None],
+        disk: DiskLane | None,
+        host: HostWeights,
+        ring_bytes: int,
+        accelerator: Accelerator,
+    ) -> None:
         self.wait_seconds = 0.0
-        self._disk, self._device = disk, device
-        self._arena = DeviceArena(ring_bytes, device)
-        self._uploads = Uploads(disk.arena, self._arena)
+        self._pieces, self._disk, self._host, self._accelerator = pieces, disk, host, accelerator
+        self._order = [part for part, piece in enumerate(pieces) if piece is not None or host.pieces[part] is not None]
+        self._arena = accelerator.memory(ring_bytes)
         self._ring = Ring(ring_bytes)
-        self._released: torch.cuda.Event | None = None
+        if disk is not None:
+            accelerator.pin(disk.arena)
+        self._released: list[Mark] = []
         self._deliveries: queue.SimpleQueue[DeviceDelivery | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._carry, name="windlass-device-lane", daemon=True)
         self._thread.start()
 
     def next(self, part: int) -> DeviceDelivery:
-        """The next delivery, which must be of slice `part`; the compute stream waits for its bytes."""
+        """The next delivery, which must be of slice `part`; what is computed from here on comes after its bytes."""
         start = time.perf_counter()
         delivery = self._deliveries.get()
-        self.wait_seconds += time.perf_counter() - start
         if isinstance(delivery, Exception):
             raise delivery
         assert delivery.part == part, f"slice {part} was asked for, slice {delivery.part} is next"
-        torch.cuda.current_stream(self._device).wait_event(delivery.done)
+        self._accelerator.compute_after(delivery.done)
+        self.wait_seconds += time.perf_counter() - start
         return delivery
 
     def give_back(self, delivery: DeviceDelivery) -> None:
-        """Returns a delivery's credits; the kernels that use it have been started, not ended."""
-        ended = torch.cuda.Event()
-        ended.record(torch.cuda.current_stream(self._device))
-        self._released = ended
+        """Returns a delivery's credits; what computes with it has been issued, not ended."""
+        self._arena.poison(delivery.offset, delivery.nbytes)
+        self._released = [self._accelerator.mark()]
         self._ring.release(delivery.offset)
 
     def close(self) -> None:
         """Stops both lanes and frees the ring."""
         self._ring.close()
-        self._disk.stop()
+        if self._disk is not None:
+            self._disk.stop()
         self._thread.join()
-        self._uploads.close()
-        self._disk.close()
+        self._accelerator.drain()
+        if self._disk is not None:
+            self._accelerator.unpin(self._disk.arena)
+            self._disk.close()
         self._arena.close()
 
     def _carry(self) -> None:
         try:
-            for part in self._disk.order():
-                self._carry_one(part)
+            while True:
+                for part in self._order:
+                    self._carry_one(part)
         except (StorageError, DeviceError) as error:
             self._deliveries.put(error)
         except (RingClosed, ReaderClosed):
-            return
+            # Whoever waits for a delivery that will not come is told so.
+            self._deliveries.put(RingClosed())
 
     def _carry_one(self, part: int) -> None:
-        delivery = self._disk.next(part)
-        offset = self._ring.acquire(self._disk.nbytes(part))
-        done = self._uploads.copy(delivery.offset, offset, self._disk.nbytes(part), self._released)
-        self._deliveries.put(DeviceDelivery(part, self._arena, offset, done))
-        done.synchronize()
-        with suppress(RingClosed):
-            self._disk.give_back(delivery)
+        from_disk, from_host = self._pieces[part], self._host.pieces[part]
+        delivery = self._disk.next(part) if from_disk is not None and self._disk is not None else None
+        first = from_disk.nbytes if from_disk is not None else 0
+        nbytes = first + (from_host.nbytes if from_host is not None else 0)
+        offset = self._ring.acquire(nbytes)
+        marks = []
+        if delivery is not None:
+            marks.append(self._upload(delivery.arena, delivery.offset, offset, first))
+        if from_host is not None:
+            assert self._host.arena is not None
+            marks.append(self._upload(self._host.arena, self._host.offsets[part], offset + first, nbytes - first))
+        # Copies keep their order, so the last one's mark is that of all.
+        self._deliveries.put(DeviceDelivery(part, self._arena, offset, nbytes, marks[-1]))
+        if delivery is not None and self._disk is not None:
+            marks[0].wait()
+            with suppress(RingClosed):
+                self._disk.give_back(delivery)
+
+    def _upload(self, source: Arena, source_offset: int, offset: int, nbytes: int) -> Mark:
+        return self._accelerator.upload(
+            source.tensor(source_offset, torch.uint8, (nbytes,)),
+            self._arena.tensor(offset, torch.uint8, (nbytes,)),
+            self._released,
+        )

@@ -3,6 +3,8 @@
 T tokens; U different ids among them; V vocabulary; H hidden size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -20,10 +22,21 @@ IDS_AT_ONCE = 2048
 
 
 class EmbeddingRows:
-    """Looks ids up. `source` is the table's, or None when it is resident: then its slot is lent already."""
+    """Looks ids up. `source` is the table's, or None where it is resident: then its slot is lent already.
 
-    def __init__(self, slot: Slot, source: ParameterSource | None, reader: DiskReader | None) -> None:
-        self.slot, self.source, self.reader = slot, source, reader
+    `table` (V, H) is the table in host memory where it rests there beside a device; else rows come from `reader`.
+    `to_device` brings rows to where the model computes.
+    """
+
+    def __init__(
+        self,
+        slot: Slot,
+        source: ParameterSource | None,
+        reader: DiskReader,
+        to_device: Callable[[torch.Tensor], torch.Tensor],
+        table: torch.Tensor | None = None,
+    ) -> None:
+        self.slot, self.source, self.reader, self.to_device, self.table = slot, source, reader, to_device, table
 
     def look_up(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """ids (1, T) -> (1, T, H), by the module's own forward: it may scale what it finds."""
@@ -52,11 +65,13 @@ class EmbeddingRows:
 
     def _read(self, unique: torch.Tensor) -> torch.Tensor:
         """unique (U,) rising ids -> their rows (U, H) in the compute dtype."""
-        assert self.source is not None and self.reader is not None
+        if self.table is not None:
+            return self.to_device(self.table[unique.cpu()])
+        assert self.source is not None
         (fact,) = self.source.tensors
         table = torch.empty(len(unique), fact.shape[1], dtype=torch_dtype(fact))
         read_rows(self.reader, fact, unique.tolist(), table, scratch_limit=ROWS_BYTES)
-        return table.to(device=unique.device, dtype=self.slot.empty.dtype)
+        return self.to_device(table.to(self.slot.empty.dtype))
 
     def _rows_at_once(self) -> int:
         assert self.source is not None

@@ -7,21 +7,24 @@ from contextlib import ExitStack
 
 import torch
 
+from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
+from windlass.engine.layer_stores import LayerStores
 from windlass.engine.opened_model import OpenedModel
 from windlass.engine.runner import Runner
+from windlass.engine.target import accelerator_for
 from windlass.engine.weights import Weights
 from windlass.errors import BudgetError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.plan import Plan
-from windlass.kernels.page_store import PageStore
-from windlass.memory.arena import Arena
 from windlass.memory.disk import DiskReader
-from windlass.memory.transfer import DeviceArena
+from windlass.memory.host_lane import HostLane
 from windlass.model.assembly import Assembly
 from windlass.model.attention import connect_attention
 from windlass.model.groups import all_slots
-from windlass.model.kvcache import KVCache, PageTable, cache_bytes
+from windlass.model.kvcache import KVCache
+from windlass.model.page_table import PageTable
+from windlass.model.tiered_store import HostSide
 from windlass.units import format_size
 
 
@@ -54,27 +57,37 @@ class Engine:
 
     def _build(self, undo: ExitStack, on_load: Callable[[int, int, float], None]) -> None:
         """Puts the parts together; `undo` learns how to take them apart, the last one first."""
-        opened, plan, device = self.opened, self.plan, self.opened.device
+        opened, plan = self.opened, self.plan
         self.reader = DiskReader(self.disk)
         undo.callback(self.reader.close)
-        shapes = dict(opened.facts.cache_shapes)
-        size = cache_bytes(opened.facts.cache_shapes, plan.num_pages, plan.page_tokens, opened.dtype)
-        self._cache_arena = Arena(max(size, 1)) if device.type == "cpu" else DeviceArena(max(size, 1), device)
-        undo.callback(self._cache_arena.close)
-        self.cache = KVCache(self._stores(), shapes, PageTable(plan.num_pages, plan.page_tokens))
-        undo.callback(self.cache.stores.clear)
+        self.accelerator = accelerator_for(opened.target, plan)
+        if self.accelerator is not None:
+            undo.callback(self.accelerator.close)
+        self.crew, self.host_lane = Crew(), HostLane(opened.target.delay, opened.target.seed)
+        undo.callback(self.crew.close)
+        undo.callback(self.host_lane.close)
         assembly = Assembly(opened.lifted.model, opened.parameters, _dtypes(opened))
-        self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, device)
+        self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, self.accelerator)
         undo.callback(self.weights.close)
+        stores = LayerStores(opened.facts.cache_shapes, plan, opened.dtype, self.accelerator)
+        undo.callback(stores.close)
+        side = None
+        if self.accelerator is not None:
+            side = HostSide(self.accelerator, self.host_lane, self.crew.idle)
+        self.cache = KVCache(
+            stores.by_layer(side), dict(opened.facts.cache_shapes), PageTable(plan.num_pages, plan.page_tokens)
+        )
+        undo.callback(self.cache.stores.clear)
         self._load(on_load)
-        self.runner = Runner(plan, self.cache, device)
+        self.runner = Runner(plan, self.cache, opened.device, self.crew)
         self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late)
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
             connect_attention(part.module, self.cache)
 
     def _load(self, on_load: Callable[[int, int, float], None]) -> None:
-        start, done, total = time.perf_counter(), 0, self.plan.memory.resident
+        start, done = time.perf_counter(), 0
+        total = self.plan.memory.resident + (self.plan.host.resident if self.plan.host else 0)
 
         def count(nbytes: int) -> None:
             nonlocal done
@@ -84,22 +97,13 @@ class Engine:
         self.weights.load(count)
         self.load_seconds = time.perf_counter() - start
 
-    def _stores(self) -> dict[int, PageStore]:
-        plan, stores, offset = self.plan, {}, 0
-        for layer, s in self.opened.facts.cache_shapes:
-            sizes = (plan.num_pages, plan.page_tokens, s.key_heads, s.key_dim, s.value_heads, s.value_dim)
-            nbytes = PageStore.nbytes(*sizes, self.opened.dtype)
-            storage = self._cache_arena.tensor(offset, torch.uint8, (nbytes,))
-            stores[layer] = PageStore(*sizes, self.opened.dtype, self.opened.device, storage)
-            offset += nbytes
-        return stores
-
     def _embedding(self) -> EmbeddingRows:
         (group,) = [group for group in self.opened.groups if group.kind == "embedding"]
         (source,) = group.sources
         slot = self.opened.slots[source.key][0]
         resident = source.key in self.plan.resident
-        return EmbeddingRows(slot, None if resident else source, None if resident else self.reader)
+        table = self.weights.host.alone.get(source.key)
+        return EmbeddingRows(slot, None if resident else source, self.reader, self.weights.to_device, table)
 
 
 def _dtypes(opened: OpenedModel) -> dict[str, torch.dtype]:

@@ -6,7 +6,7 @@ far as slots are free; computing one frees its slot for the next, so reading and
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -35,7 +35,10 @@ class _Arrival:
 
 
 class ExpertShelf:
-    """Gives the weights of one expert at a time. `experts` is keyed by (layer, expert)."""
+    """Gives the weights of one expert at a time. `experts` is keyed by (layer, expert).
+
+    `resident` holds those that are in some memory; `to_device` brings a weight to where the model computes.
+    """
 
     def __init__(
         self,
@@ -44,20 +47,20 @@ class ExpertShelf:
         plan: Plan,
         assembly: Assembly,
         reader: DiskReader,
-        device: torch.device,
+        to_device: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
         self.wait_seconds = 0.0
-        self._device = device
+        self._to_device, self._on_device = to_device, plan.resident
         self._experts, self._resident = experts, resident
         self._assembly, self._reader = assembly, reader
         self._streamed = {
-            key: [source for source in group.sources if source.key not in plan.resident]
-            for key, group in experts.items()
+            key: [source for source in group.sources if source.key not in resident] for key, group in experts.items()
         }
         self._pieces = {key: self._piece(sources) for key, sources in self._streamed.items() if sources}
-        self._arena = Arena(plan.memory.expert_ring) if plan.memory.expert_ring else None
+        room = plan.host_bill.expert_ring
+        self._arena = Arena(room) if room else None
         size = max((piece.nbytes for piece in self._pieces.values()), default=1)
-        self._free = [slot * size for slot in range(plan.memory.expert_ring // size)]
+        self._free = [slot * size for slot in range(room // size)]
         self._arrivals: OrderedDict[Key, _Arrival] = OrderedDict()
         self._wanted: deque[Key] = deque()
         self._in_use: Key | None = None
@@ -80,9 +83,9 @@ class ExpertShelf:
         weights = {}
         for source in self._experts[key].sources:
             weight = self._resident.get(source.key)
-            weights[source.parameter] = (
-                self._assembly.build(source, arrived).to(self._device) if weight is None else weight
-            )
+            if weight is None:
+                weight = self._assembly.build(source, arrived)
+            weights[source.parameter] = weight if source.key in self._on_device else self._to_device(weight)
         return weights
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from windlass.engine.arguments import (
     read_whole,
     refuse_what_is_to_come,
 )
-from windlass.engine.budgets import check_host, choose_device, demands
+from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
@@ -29,6 +29,7 @@ from windlass.engine.opened_model import OpenedModel, check_choices, open_model,
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
+from windlass.engine.target import choose_target
 from windlass.engine.verdicts import require_proven
 from windlass.errors import RequestError, UsageError
 from windlass.facts.completion import RequestOutput
@@ -88,7 +89,7 @@ class LLM:
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._given_plan = read_optional("plan", plan, Plan, "a Plan, such as another LLM's plan")
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
-        chosen = choose_device(read_device(device), self._gpu_memory)
+        chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
         torch.set_num_threads(num_threads())
         folder = model_folder(name, read_optional("revision", revision, str, "a name"), self._on_progress)
@@ -263,14 +264,11 @@ class LLM:
         asked = demands(
             self.opened, workload, self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size
         )
-        plan = search(self.opened.facts, workload, asked)
-        if self.opened.device.type == "cuda":
-            check_host(plan, self._host_memory)
-        return plan
+        return search(self.opened.facts, workload, asked)
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best. Only measured where every pass will depend on it."""
-        if plan.memory.ring or plan.memory.expert_ring:
+        if plan.host_bill.ring or plan.host_bill.expert_ring:
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
 

@@ -85,7 +85,7 @@ class Measurements:
                 disk_rate=(self.engine.reader.bytes_read - self._phase_bytes) / seconds if seconds else 0.0,
                 disk_limit=self.engine.disk.rate,
                 memory=resident_bytes(),
-                memory_budget=self.engine.plan.memory.budget,
+                memory_budget=self.engine.plan.host_bill.budget,
                 seconds_left=left,
                 sequences=self._sequences,
             )
@@ -111,7 +111,7 @@ class Measurements:
             attention_seconds=clock.seconds,
             attention_bytes=clock.nbytes,
             peak_memory=peak_resident_bytes(),
-            memory_budget=engine.plan.memory.budget,
+            memory_budget=engine.plan.host_bill.budget,
             bound_by=_bound_by(total, waited),
         )
 

@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 from transformers import __version__ as transformers_version
 
 from windlass.engine.rehearsal import Rehearsal
+from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError, UnsupportedModel, UsageError
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.generation_defaults import GenerationDefaults
@@ -25,8 +26,6 @@ from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
 
-CPU = torch.device("cpu")
-
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
@@ -36,7 +35,7 @@ class OpenedModel:
     facts: ModelFacts
     config: PreTrainedConfig
     dtype: torch.dtype
-    device: torch.device
+    target: Target
     lifted: LiftedModel
     seat: Seat
     parameters: ParameterMap
@@ -47,6 +46,11 @@ class OpenedModel:
     rows_held: float
     read_again_beyond: int | None
     narrows_late: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where torch computes."""
+        return self.target.device
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -115,20 +119,20 @@ def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> N
 
 
 def open_model(
-    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, device: torch.device = CPU
+    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, target: Target = HOST
 ) -> OpenedModel:
-    """Opens a model for a device. `dtype` is "auto" or a name.
+    """Opens a model for a target. `dtype` is "auto" or a name.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
     folder, config, checkpoint = files.folder, files.text_config, files.checkpoint
     chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
-    model = build(config, chosen, device)
+    model = build(config, chosen, target.device)
     seat = Seat()
     lifted = lift(model, seat)
     parameters = map_parameters(model, checkpoint, expert_parameters(lifted), all_slots(lifted))
     groups = weight_groups(lifted, parameters)
-    rehearsal = Rehearsal(lifted, seat, chosen, device)
+    rehearsal = Rehearsal(lifted, seat, chosen, target.device)
     facts = ModelFacts(
         name=name,
         model_type=config.model_type,
@@ -146,7 +150,7 @@ def open_model(
         facts=facts,
         config=config,
         dtype=chosen,
-        device=device,
+        target=target,
         lifted=lifted,
         seat=seat,
         parameters=parameters,

@@ -17,8 +17,10 @@ from windlass.kernels.token_span import TokenSpan
 from windlass.memory.process_memory import peak_resident_bytes, reset_peak, resident_bytes, return_free_memory
 from windlass.model.attention import connect_attention
 from windlass.model.conductor import Seat
-from windlass.model.kvcache import KVCache, PageTable
+from windlass.model.kvcache import KVCache
+from windlass.model.layer_store import Batch, PlainStore
 from windlass.model.lending import Slot, slots_of
+from windlass.model.page_table import PageTable
 from windlass.model.rotary import DeferredTables, SequenceLengths
 from windlass.model.text_config import known_positions
 from windlass.model.tree import map_tree
@@ -225,10 +227,10 @@ def _cache_of_one(
     for index in {layer, *([layer] if layer in shapes else list(shapes)[:1])} & set(shapes):
         s = shapes[index]
         sizes = (table.num_pages, PAGE_TOKENS, s.key_heads, s.key_dim, s.value_heads, s.value_dim, dtype)
-        stores[index] = PageStore(*sizes, device)
+        stores[index] = PlainStore(PageStore(*sizes, device))
         size += PageStore.nbytes(*sizes)
     cache = KVCache(stores, shapes, table)
-    cache.begin(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, device))
+    cache.begin(Batch(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, device)))
     return cache, size
 
 

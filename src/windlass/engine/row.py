@@ -10,6 +10,7 @@ import torch
 
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.token_span import TokenSpan
+from windlass.model.layer_store import Batch
 from windlass.model.rotary import SequenceLengths
 
 
@@ -34,8 +35,25 @@ class RowSlice:
 
     start: int
     stop: int
-    batch: AttentionBatch
+    batch: Batch
     lengths: SequenceLengths
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How the cache is cut: `tokens` a page, the first `here` pages where the model computes, `host` on the host."""
+
+    tokens: int
+    here: int
+    host: int = 0
+
+    def batch(self, spans: Sequence[TokenSpan], device: torch.device) -> Batch:
+        """The spans as attention sees them in each memory."""
+        if not self.host:
+            return Batch(AttentionBatch(spans, self.tokens, device))
+        here = AttentionBatch(spans, self.tokens, device, range(self.here))
+        host = AttentionBatch(spans, self.tokens, "cpu", range(self.here, self.here + self.host))
+        return Batch(here, host)
 
 
 class Row:
@@ -57,7 +75,7 @@ class Row:
         self.wanted = torch.tensor(wanted, dtype=torch.int64, device=device)  # (R,)
         self.device = device
 
-    def cut(self, start: int, stop: int, tables: Mapping[int, Sequence[int]], page_tokens: int) -> RowSlice:
+    def cut(self, start: int, stop: int, tables: Mapping[int, Sequence[int]], pages: Pages) -> RowSlice:
         """The micro-batch of rows start:stop; `tables` gives each sequence's pages."""
         spans, rows, lengths = [], [], []
         for span, first in zip(self.spans, self.starts, strict=True):
@@ -67,5 +85,4 @@ class Row:
                 spans.append(TokenSpan(low - start, high - low, context, tables[span.sequence]))
                 rows.append((low - start, high - start))
                 lengths.append(span.alone)
-        batch = AttentionBatch(spans, page_tokens, self.device)
-        return RowSlice(start, stop, batch, SequenceLengths(tuple(rows), tuple(lengths)))
+        return RowSlice(start, stop, pages.batch(spans, self.device), SequenceLengths(tuple(rows), tuple(lengths)))

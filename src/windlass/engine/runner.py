@@ -7,14 +7,17 @@ T tokens of the row; H hidden size; R rows whose logits are wanted; V vocabulary
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
-from windlass.engine.row import Row, RowSlice, RowSpan
+from windlass.engine.row import Pages, Row, RowSlice, RowSpan
 from windlass.engine.weights import Weights
 from windlass.facts.plan import Plan
 from windlass.model.kvcache import KVCache
@@ -31,8 +34,9 @@ LOGITS_BYTES = 16 * MIB
 class Runner:
     """One model, one plan. `lifted` is set by `connect`, since stand-ins need their conductor first."""
 
-    def __init__(self, plan: Plan, cache: KVCache, device: torch.device) -> None:
-        self.plan, self.cache, self.device = plan, cache, device
+    def __init__(self, plan: Plan, cache: KVCache, device: torch.device, crew: Crew) -> None:
+        self.plan, self.cache, self.device, self.crew = plan, cache, device, crew
+        self._pages = Pages(plan.page_tokens, plan.device_pages, plan.host_pages)
         self.after_slice: Callable[[], None] = _nothing
         self._lifted: LiftedModel
         self._weights: Weights
@@ -58,9 +62,10 @@ class Runner:
         """One pass over the model. Yields logits (r, V), the spans that want logits in order, a few rows at a time."""
         self._row = row = Row(spans, self.device)
         self._schedule = schedule(self.plan, row.tokens, len(row.wanted))
-        ranges = micro_batches(row.tokens, self.plan.micro_batch_tokens)
-        tables, page_tokens = self.cache.table.pages, self.plan.page_tokens
-        self._slices = {start: row.cut(start, stop, tables, page_tokens) for start, stop in ranges}
+        tables = self.cache.table.pages
+        self._slices = {
+            start: row.cut(start, stop, tables, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
+        }
         hidden = self._lifted.decoder.run(
             input_ids=row.ids, position_ids=row.positions, past_key_values=self.cache, use_cache=True
         )  # (1, R, H)
@@ -78,12 +83,13 @@ class Runner:
         if index == 0:
             self._forget_first_row(row)
         result: Any = None
-        for step in self._schedule.by_part[index]:
-            if step.op is Op.LEND:
+        for op, steps in groupby(self._schedule.by_part[index], key=lambda step: step.op):
+            if op is Op.LEND:
                 self._weights.lend(index)
-            elif step.op is Op.COMPUTE:
-                result = self._compute(layer, row, step, args, kwargs)
-            elif step.op is Op.TAKE_BACK:
+            elif op is Op.COMPUTE:
+                computing = [partial(self._compute, layer, row, step, args, kwargs) for step in steps]
+                result = self.crew.run(computing, together=self.plan.host_pages > 0)[-1]
+            elif op is Op.TAKE_BACK:
                 self._weights.take_back(index)
         self.after_slice()
         if index == len(self._lifted.layers) - 1 and not self._narrows_late:

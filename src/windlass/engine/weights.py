@@ -1,7 +1,8 @@
-"""Every weight of a model: the resident ones lent for good, the streamed ones lent as the disk lane brings them.
+"""Every weight of a model: the resident ones lent for good, the streamed ones lent as a lane brings them.
 
 Weights are read in place from the checkpoint. What stays is read once into one arena; what streams passes through a
-ring, slice by slice, in the order of the schedule, for as long as the engine lives.
+ring, slice by slice, in the order of the schedule, for as long as the engine lives. On a device, what rests in host
+memory streams from there and only the remainder from disk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +13,19 @@ import torch
 from windlass.engine.device_lane import DeviceDelivery, DeviceLane
 from windlass.engine.disk_lane import Delivery, DiskLane
 from windlass.engine.expert_shelf import ExpertShelf
+from windlass.engine.host_weights import HostWeights
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.piece import plan_piece, round_up
 from windlass.facts.plan import Plan
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.weight_group import WeightGroup
+from windlass.memory.accelerator import Accelerator, DeviceMemory
 from windlass.memory.arena import Arena
 from windlass.memory.checkpoint import piece_reads, tensor_view
 from windlass.memory.disk import DiskReader
 from windlass.model.assembly import Assembly
 from windlass.model.lending import Slot
+from windlass.planner.residency import disk_piece, host_piece
 
 # Resident weights are read in pieces of about this size, so that loading shows progress.
 LOAD_PIECE = 256 << 20
@@ -37,40 +41,53 @@ class Weights:
         slots: Mapping[str, Sequence[Slot]],
         assembly: Assembly,
         reader: DiskReader,
-        device: torch.device,
+        accelerator: Accelerator | None = None,
     ) -> None:
-        self.plan, self.assembly, self.reader, self.device = plan, assembly, reader, device
+        self.plan, self.assembly, self.reader, self.accelerator = plan, assembly, reader, accelerator
         self.slots = slots
         self.resident: dict[str, torch.Tensor] = {}
         self._arena: Arena | None = None
+        self._memory: DeviceMemory | None = None
         self.groups = tuple(groups)
         self.parts = [g for g in groups if g.kind == "layer"] + [g for g in groups if g.kind == "head"]
         self.streamed = [self._streamed(group) for group in self.parts]
-        self._pieces = [plan_piece(_tensors(sources)) if sources else None for sources in self.streamed]
+        here, there = plan.resident, plan.host_resident
+        self._pieces = [disk_piece(group, here, there) for group in self.parts]
+        on_host = [host_piece(group, here, there) for group in self.parts]
+        singles = [s for g in groups if g.kind in ("expert", "embedding") for s in g.sources if s.key in there]
+        self.host = HostWeights(self.parts, on_host, singles)
         self._lane: DiskLane | DeviceLane | None = None
         self._lent: dict[int, Any] = {}
         self.shelf: ExpertShelf | None = None
 
     def load(self, on_bytes: Callable[[int], None]) -> None:
-        """Reads what stays and lends it; then starts the disk lane. `on_bytes` hears how many bytes have come."""
+        """Reads what stays and lends it; then starts the lanes. `on_bytes` hears how many bytes have come."""
         sources = [s for g in self.groups for s in g.sources if s.key in self.plan.resident]
         unique = list({source.key: source for source in sources}.values())
-        direct = [source for source in unique if source.direct]
-        self._load_direct(direct, on_bytes)
+        self._load_direct([source for source in unique if source.direct], on_bytes)
         for source in unique:
             if not source.direct:
-                self.resident[source.key] = self._read_alone(source)
+                self.resident[source.key] = self.to_device(self._read_alone(source))
                 on_bytes(source.nbytes)
         for key, weight in self.resident.items():
             for slot in self.slots.get(key, ()):
                 slot.lend(weight)
-        if self.plan.memory.ring:
-            self._lane = DiskLane(self._pieces, self.plan.memory.ring, self.reader)
-            if self.device.type == "cuda":
-                self._lane = DeviceLane(self._lane, self.plan.memory.ring, self.device)
+        if self.accelerator is not None:
+            self.host.load(self.reader, self.accelerator, self._read_alone, on_bytes)
+        self._start_lanes()
         experts = {(g.layer, g.expert): g for g in self.groups if g.kind == "expert"}
         if experts:
-            self.shelf = ExpertShelf(experts, self.resident, self.plan, self.assembly, self.reader, self.device)
+            ready = self.resident | self.host.alone
+            self.shelf = ExpertShelf(experts, ready, self.plan, self.assembly, self.reader, self.to_device)
+
+    def to_device(self, weight: torch.Tensor) -> torch.Tensor:
+        """The weight where the model computes, there when this returns; itself where that is the host."""
+        if self.accelerator is None:
+            return weight
+        target = self.accelerator.empty(weight.shape, weight.dtype)
+        mark = self.accelerator.upload(weight, target, [self.accelerator.mark()])
+        mark.wait()
+        return target
 
     def lend(self, part: int) -> None:
         """Waits until a slice's streamed weights are there and fills their slots."""
@@ -111,20 +128,35 @@ class Weights:
         if self.shelf:
             self.shelf.close()
         self.resident.clear()
+        if self.accelerator is not None:
+            self.host.close(self.accelerator)
+        if self._memory is not None:
+            self._memory.close()
         if self._arena:
             self._arena.close()
+
+    def _start_lanes(self) -> None:
+        if not any(self.streamed):
+            return
+        ring = self.plan.host_bill.ring
+        disk = DiskLane(self._pieces, ring, self.reader) if ring else None
+        self._lane = disk
+        if self.accelerator is not None:
+            self._lane = DeviceLane(self._pieces, disk, self.host, self.plan.memory.ring, self.accelerator)
 
     def _streamed(self, group: WeightGroup) -> list[ParameterSource]:
         return [source for source in group.sources if source.key not in self.plan.resident]
 
     def _views(self, delivery: Delivery | DeviceDelivery, part: int) -> dict[str, torch.Tensor]:
-        piece = self._pieces[part]
-        assert piece is not None
-        return {
-            fact.name: tensor_view(delivery.arena, delivery.offset, piece, fact)
-            for source in self.streamed[part]
-            for fact in source.tensors
-        }
+        """Every tensor of a delivery by name: what came from disk lies first, what came from the host behind it."""
+        views, offset = {}, delivery.offset
+        facts = {fact.name: fact for source in self.streamed[part] for fact in source.tensors}
+        for piece in (self._pieces[part], self.host.pieces[part]):
+            if piece is not None:
+                names = piece.places.keys() & facts.keys()
+                views |= {name: tensor_view(delivery.arena, offset, piece, facts[name]) for name in names}
+                offset += piece.nbytes
+        return views
 
     def _load_direct(self, sources: Sequence[ParameterSource], on_bytes: Callable[[int], None]) -> None:
         """Neighbours in the files are read in one go: straight to where they stay, or through staging to a device."""
@@ -132,16 +164,24 @@ class Weights:
         pieces = [plan_piece(_tensors(batch), gap=0) for batch in batches]
         if not pieces:
             return
-        stays = self.device.type == "cpu"
+        stays = self.accelerator is None
         sizes = [piece.nbytes for piece in pieces]
         arena = Arena(sum(sizes) if stays else max(sizes))
+        if self.accelerator is not None:
+            self._memory = self.accelerator.memory(sum(sizes))
         offset = 0
         for piece, batch in zip(pieces, batches, strict=True):
-            self.reader.read(piece_reads(piece, arena, offset))
-            arrived = {f.name: tensor_view(arena, offset, piece, f) for source in batch for f in source.tensors}
+            at = offset if stays else 0
+            self.reader.read(piece_reads(piece, arena, at))
+            place: Arena | DeviceMemory = arena
+            if self.accelerator is not None and self._memory is not None:
+                place = self._memory
+                bytes_ = (torch.uint8, (piece.nbytes,))
+                self.accelerator.upload(arena.tensor(0, *bytes_), place.tensor(offset, *bytes_)).wait()
+            arrived = {f.name: tensor_view(place, offset, piece, f) for source in batch for f in source.tensors}
             for source in batch:
-                self.resident[source.key] = self.assembly.build(source, arrived).to(self.device)
-            offset += piece.nbytes if stays else 0
+                self.resident[source.key] = self.assembly.build(source, arrived)
+            offset += piece.nbytes
             on_bytes(piece.nbytes)
         if stays:
             self._arena = arena
@@ -159,7 +199,7 @@ class Weights:
             built = built.clone()
         arrived.clear()
         arena.close()
-        return built.to(self.device)
+        return built
 
 
 def _tensors(sources: Sequence[ParameterSource]) -> list[TensorFact]:

@@ -13,6 +13,8 @@ from windlass.facts.tensor_fact import TensorFact
 from windlass.units import KIB
 
 BLOCK = 4096
+# Neighbours in a file this close are read in one go.
+GAP = 256 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Piece:
     nbytes: int
 
 
-def plan_piece(tensors: Sequence[TensorFact], gap: int = 256 * KIB) -> Piece:
+def plan_piece(tensors: Sequence[TensorFact], gap: int = GAP) -> Piece:
     """One piece of all `tensors`; those of a file at most `gap` bytes apart are read as one extent."""
     extents: list[tuple[Extent, int]] = []
     places: dict[str, int] = {}

@@ -7,30 +7,34 @@ from windlass.units import format_bytes, format_size
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What is lent at once during a pass: a layer, or a part of the head. `streamed_bytes` come from disk each pass.
+    """What is lent at once during a pass: a layer, or a part of the head. `kind` is "layer" or "head".
 
-    `buffer_bytes` is what they take in the ring, alignment included. `kind` is "layer" or "head".
+    `streamed_bytes` arrive each pass, `disk_bytes` of them from disk and the others from host memory. `buffer_bytes`
+    is what they take in the ring where they arrive, `disk_buffer_bytes` in the ring that disk reads fill.
     """
 
     name: str
     kind: str
     resident_bytes: int
     streamed_bytes: int
+    disk_bytes: int
     buffer_bytes: int
+    disk_buffer_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBill:
-    """The budget, divided. Every field is bytes; together they stay within `budget`.
+    """The budget of one memory, divided. Every field is bytes; together they stay within `budget`.
 
-    base         interpreter, libraries and tokenizer, measured after they loaded
+    base         interpreter, libraries and tokenizer, measured after they loaded; on a device its context
     resident     weights that stay
     ring         weights passing through
     expert_ring  experts passing through
     cache        keys and values
     row          the hidden states of a pass
     activations  what a layer needs for its largest micro-batch, measured in a dry run
-    scratch      logits, embedding rows, conversions of streamed weights
+    scratch      logits, embedding rows, copies on their way over the link
+    conversions  what casts and merges of streamed weights need while they are lent
     """
 
     budget: int
@@ -42,20 +46,25 @@ class MemoryBill:
     row: int
     activations: int
     scratch: int
+    conversions: int = 0
 
     @property
     def spare(self) -> int:
         """Bytes of the budget that nothing needs."""
         needed = self.base + self.resident + self.ring + self.expert_ring
-        return self.budget - needed - self.cache - self.row - self.activations - self.scratch
+        return self.budget - needed - self.cache - self.row - self.activations - self.scratch - self.conversions
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole run, decided. `resident` holds the keys of the parameter sources that stay in memory.
+    """A whole run, decided. `resident` holds the keys of the parameter sources that stay where the model computes.
 
     A block of `block_size` sequences is in the model at once; a pass takes at most `pass_tokens` tokens and a layer
     computes them `micro_batch_tokens` at a time. Keys and values lie in `num_pages` pages of `page_tokens` tokens.
+
+    Where the model computes on a device, `memory` is the device's and `host` the bill of the process's own memory:
+    there stay the sources of `host_resident`, which cross the link each pass, and the last `host_pages` of the pages,
+    whose decode attention runs on the host.
     """
 
     model: str
@@ -69,22 +78,57 @@ class Plan:
     slices: tuple[Slice, ...]
     resident: frozenset[str]
     memory: MemoryBill
+    host: MemoryBill | None = None
+    host_resident: frozenset[str] = frozenset()
+    host_pages: int = 0
+
+    @property
+    def device_pages(self) -> int:
+        """Pages of keys and values that lie where the model computes."""
+        return self.num_pages - self.host_pages
+
+    @property
+    def host_bill(self) -> MemoryBill:
+        """The bill of the process's own memory, whatever computes."""
+        return self.host or self.memory
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes every pass brings from disk, experts and embedding rows apart."""
+        return sum(part.disk_bytes for part in self.slices)
 
     @property
     def streamed_bytes(self) -> int:
-        """Bytes every pass brings from disk, experts and embedding rows apart."""
+        """Bytes every pass brings to where the model computes, experts and embedding rows apart."""
         return sum(part.streamed_bytes for part in self.slices)
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        bill = self.memory
-        return [
-            f"memory   {format_size(bill.budget)} budget: {format_size(bill.base)} interpreter and libraries, "
-            f"{format_size(bill.resident)} resident weights, {format_size(bill.ring + bill.expert_ring)} ring, "
-            f"{format_size(bill.cache)} keys and values, "
-            f"{format_size(bill.row + bill.activations + bill.scratch)} activations, {format_size(bill.spare)} spare",
-            f"weights  {format_bytes(self.streamed_bytes)} from disk a pass"
-            if self.streamed_bytes
-            else "weights  all resident",
-            f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens",
-        ]
+        lines = [_bill_line("memory", self.memory, "interpreter and libraries")]
+        if self.host is not None:
+            lines = [
+                _bill_line("device", self.memory, "context"),
+                _bill_line("host", self.host, "interpreter and libraries"),
+            ]
+        block = f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens"
+        if self.host_pages:
+            block += f"; {self.host_pages / self.num_pages:.0%} of the keys and values in host memory"
+        return [*lines, f"weights  {self._journey()}", block]
+
+    def _journey(self) -> str:
+        """What crosses which link in a pass."""
+        if not self.streamed_bytes:
+            return "all resident"
+        if self.host is None:
+            return f"{format_bytes(self.disk_bytes)} from disk a pass"
+        from_disk = f", {format_bytes(self.disk_bytes)} of them from disk" if self.disk_bytes else ""
+        return f"{format_bytes(self.streamed_bytes)} over the link a pass{from_disk}"
+
+
+def _bill_line(name: str, bill: MemoryBill, base: str) -> str:
+    return (
+        f"{name:8s} {format_size(bill.budget)} budget: {format_size(bill.base)} {base}, "
+        f"{format_size(bill.resident)} resident weights, {format_size(bill.ring + bill.expert_ring)} ring, "
+        f"{format_size(bill.cache)} keys and values, "
+        f"{format_size(bill.row + bill.activations + bill.scratch)} activations, {format_size(bill.spare)} spare"
+    )

@@ -47,11 +47,12 @@ def _decode(
     query: torch.Tensor, store: PageStore, batch: AttentionBatch, rule: AttentionRule, sinks: torch.Tensor | None
 ) -> torch.Tensor:
     """query (S, H, Dk) -> (S, H, Dv)."""
-    plan = batch.decode_plan(rule, _decode_sizes(query.shape[1], store))
+    plan = batch.decode_plan(rule, decode_sizes(query.shape[1], store))
     return decode_attention(query, store, plan, rule, sinks)
 
 
-def _decode_sizes(heads: int, store: PageStore) -> DecodeSizes:
+def decode_sizes(heads: int, store: PageStore) -> DecodeSizes:
+    """How many pages of `store` are read together for `heads` query heads."""
     block_bytes = CACHE_BLOCK_BYTES if store.keys.device.type == "cpu" else DEVICE_BLOCK_BYTES
     block_pages = max(1, block_bytes // (store.keys[0].numel() * store.keys.itemsize))
     result_bytes = block_pages * heads * store.values.shape[-1] * 4

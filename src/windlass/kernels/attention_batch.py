@@ -16,10 +16,17 @@ GROUP_TOKENS = 1024
 
 
 class AttentionBatch:
-    """The slots of all rows, and which spans decode (length 1) and which prefill."""
+    """The slots of all rows, and which spans decode (length 1) and which prefill.
 
-    def __init__(self, spans: Sequence[TokenSpan], page_tokens: int, device: torch.device | str) -> None:
+    With `held` it is the view of a store that holds only those pages, numbered from 0 there: rows that are stored
+    elsewhere have no slot, and pages elsewhere are not read.
+    """
+
+    def __init__(
+        self, spans: Sequence[TokenSpan], page_tokens: int, device: torch.device | str, held: range | None = None
+    ) -> None:
         """Raises AssertionError for a span whose pages do not cover it."""
+        self.held = held
         self.spans = tuple(sorted(spans, key=lambda span: span.row))
         self.page_tokens = page_tokens
         self.device = torch.device(device)
@@ -32,20 +39,31 @@ class AttentionBatch:
         self.prefill_spans = tuple(span for span in self.spans if span.length > 1)
         self.prefill_groups = _alike(self.prefill_spans)
         self.decode_rows = self._index([span.row for span in self.decode_spans])
-        self.row_page, self.row_slot = self._places()
-        opened = [page for span in self.spans for page in _opened(span, page_tokens)]
-        self.opened_pages = self._index(opened) if opened else None
+        self.rows, self.row_page, self.row_slot = self._places()
+        opened = [page for span in self.spans for page in _opened(span, page_tokens) if held is None or page in held]
+        self.opened_pages = self._index([self.local(page) for page in opened]) if opened else None
         self._plans: dict[tuple[int | None, int | None, DecodeSizes], DecodePlan] = {}
 
     def decode_plan(self, rule: AttentionRule, sizes: DecodeSizes) -> DecodePlan:
         """The reads of the decode group under `rule`, made for the first layer that asks and kept for the others."""
         key = (rule.window, rule.chunk, sizes)
         if key not in self._plans:
-            self._plans[key] = plan_decode(self.decode_spans, rule, self.page_tokens, sizes, self.device)
+            self._plans[key] = plan_decode(self.decode_spans, rule, self.page_tokens, sizes, self.device, self.held)
         return self._plans[key]
 
-    def _places(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Page and slot of every row (T,)."""
+    def local(self, page: int) -> int:
+        """The number of a page in the store."""
+        return page if self.held is None else page - self.held.start
+
+    @property
+    def decodes_here(self) -> bool:
+        """Whether the store holds a page of a sequence that decodes."""
+        if self.held is None:
+            return bool(self.decode_spans)
+        return any(page in self.held for span in self.decode_spans for page in _in_use(span, self.page_tokens))
+
+    def _places(self) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """The rows stored here (None for all), and page and slot of each."""
         page, slot = torch.empty(2, self.tokens, dtype=torch.int64)
         for span in self.prefill_spans:
             positions = torch.arange(span.context, span.total)
@@ -57,7 +75,11 @@ class AttentionBatch:
             newest = [divmod(span.context, self.page_tokens) for span in self.decode_spans]
             page[rows] = torch.tensor([span.pages[at] for span, (at, _) in zip(self.decode_spans, newest, strict=True)])
             slot[rows] = torch.tensor([at for _, at in newest])
-        return page.to(self.device), slot.to(self.device)
+        if self.held is None:
+            return None, page.to(self.device), slot.to(self.device)
+        here = (page >= self.held.start) & (page < self.held.stop)
+        rows = here.nonzero()[:, 0]
+        return rows.to(self.device), (page[here] - self.held.start).to(self.device), slot[here].to(self.device)
 
     def _index(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self.device)
@@ -74,6 +96,11 @@ def _alike(spans: Sequence[TokenSpan]) -> tuple[tuple[TokenSpan, ...], ...]:
         for alike, group in groups.items()
         for at in range(0, len(group), sizes[alike])
     )
+
+
+def _in_use(span: TokenSpan, page_tokens: int) -> Sequence[int]:
+    """The pages that hold the span's sequence."""
+    return span.pages[: -(-span.total // page_tokens)]
 
 
 def _opened(span: TokenSpan, page_tokens: int) -> list[int]:

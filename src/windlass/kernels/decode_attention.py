@@ -28,16 +28,29 @@ def decode_attention(
     choice: ProductChoice | None = None,
 ) -> torch.Tensor:
     """query (S, H, Dk), sinks (H,) -> (S, H, Dv). `choice` overrides the way of multiplying, for tests."""
+    return finish_decode(partial_decode(query, store, plan, rule, choice), sinks).to(query.dtype)
+
+
+def partial_decode(
+    query: torch.Tensor, store: PageStore, plan: DecodePlan, rule: AttentionRule, choice: ProductChoice | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """query (S, H, Dk) -> out (S, H, Dv) and log-sum-exp (S, H) over the plan's pages, which must be some.
+
+    A sequence of which the plan reads nothing has out 0 and log-sum-exp -inf.
+    """
     choice = choice or choose_products(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
     if plan.single:
-        out, log_sum = _attend_block(query, store, plan.waves[0].blocks[0], rule, choice)
-    else:
-        out, log_sum = _attend_wave(query, store, plan.waves[0], rule, choice)
-        for wave in plan.waves[1:]:
-            out, log_sum = combine((out, log_sum), _attend_wave(query, store, wave, rule, choice))
-    if sinks is not None:
-        out = out * torch.sigmoid(log_sum - sinks.float())[..., None]
-    return out.to(query.dtype)
+        return _attend_block(query, store, plan.waves[0].blocks[0], rule, choice)
+    out, log_sum = _attend_wave(query, store, plan.waves[0], rule, choice)
+    for wave in plan.waves[1:]:
+        out, log_sum = combine((out, log_sum), _attend_wave(query, store, wave, rule, choice))
+    return out, log_sum
+
+
+def finish_decode(partial: tuple[torch.Tensor, torch.Tensor], sinks: torch.Tensor | None) -> torch.Tensor:
+    """Lets the sinks (H,) take their share of out (S, H, Dv), whose log-sum-exp is (S, H)."""
+    out, log_sum = partial
+    return out if sinks is None else out * torch.sigmoid(log_sum - sinks.float())[..., None]
 
 
 def _attend_wave(

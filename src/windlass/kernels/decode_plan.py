@@ -9,7 +9,7 @@ Legend: S sequences, n items (an item is one page read for one sequence), P toke
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -88,13 +88,21 @@ class DecodePlan:
 
 
 def plan_decode(
-    spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, sizes: DecodeSizes, device: torch.device
+    spans: Sequence[TokenSpan],
+    rule: AttentionRule,
+    page_tokens: int,
+    sizes: DecodeSizes,
+    device: torch.device,
+    held: range | None = None,
 ) -> DecodePlan:
-    """Plans the reads of spans of length 1; only pages that `rule` lets a sequence see are read."""
-    reads = sorted(
-        (read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens)),
-        key=lambda read: (read.page, read.owner),
-    )
+    """Plans the reads of spans of length 1; only pages that `rule` lets a sequence see are read.
+
+    With `held`, only pages of that range, numbered from its start. There may be none: then there are no waves.
+    """
+    every = (read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens))
+    if held is not None:
+        every = (replace(read, page=read.page - held.start) for read in every if read.page in held)
+    reads = sorted(every, key=lambda read: (read.page, read.owner))
     wave = sizes.wave_blocks * sizes.block_pages
     waves = tuple(
         _wave(reads[at : at + wave], len(spans), page_tokens, sizes, device) for at in range(0, len(reads), wave)

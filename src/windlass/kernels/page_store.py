@@ -41,7 +41,10 @@ class PageStore:
         return num_pages * page_tokens * (key_heads * key_dim + value_heads * value_dim) * dtype.itemsize
 
     def write(self, batch: AttentionBatch, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Stores the new tokens' key (Hk, T, Dk) and value (Hv, T, Dv) in the slots that `batch` names."""
+        """Stores the new tokens' key (Hk, T, Dk) and value (Hv, T, Dv) in the slots that `batch` names.
+
+        Where the store holds only some of the pages, T counts the rows of `batch.rows`.
+        """
         if batch.opened_pages is not None:
             # What lies behind a sequence's end is multiplied by a weight of zero, so it must be finite.
             self.values.index_fill_(0, batch.opened_pages, 0)

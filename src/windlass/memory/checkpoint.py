@@ -9,8 +9,8 @@ from windlass.errors import CheckpointError
 from windlass.facts.extent import Extent
 from windlass.facts.piece import Piece, round_up
 from windlass.facts.tensor_fact import TensorFact
+from windlass.memory.accelerator import DeviceMemory
 from windlass.memory.arena import Arena
-from windlass.memory.transfer import DeviceArena
 
 _NAMES = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
@@ -28,7 +28,7 @@ def piece_reads(piece: Piece, arena: Arena, base: int) -> list[tuple[Extent, mem
     return [(extent, arena.view(base + at, round_up(extent.nbytes))) for extent, at in piece.extents]
 
 
-def tensor_view(arena: Arena | DeviceArena, base_offset: int, piece: Piece, fact: TensorFact) -> torch.Tensor:
+def tensor_view(arena: Arena | DeviceMemory, base_offset: int, piece: Piece, fact: TensorFact) -> torch.Tensor:
     """The tensor `fact` of the piece whose buffer begins at `base_offset` of the arena, in its own dtype and shape.
 
     Shares the arena's bytes; only data at an offset that does not suit the item size is copied.

@@ -12,10 +12,10 @@ import torch
 
 from windlass.errors import UnsupportedModel
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.attention_batch import AttentionBatch
-from windlass.kernels.page_store import PageStore
-from windlass.kernels.span_attention import combine, finish, partial_attention
+from windlass.kernels.partial_results import combine
+from windlass.kernels.span_attention import finish, partial_attention
 from windlass.kernels.token_span import TokenSpan
+from windlass.model.layer_store import Batch, LayerStore
 from windlass.units import MIB
 
 # Expanded keys and values of a piece stay near this many bytes.
@@ -25,8 +25,8 @@ PIECE_BYTES = 16 * MIB
 def latent_attention(
     module: Any,
     query: torch.Tensor,
-    store: PageStore,
-    batch: AttentionBatch,
+    store: LayerStore,
+    batch: Batch,
     rule: AttentionRule,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
@@ -40,7 +40,7 @@ def latent_attention(
 
 
 def _span(
-    module: Any, query: torch.Tensor, store: PageStore, span: TokenSpan, rule: AttentionRule
+    module: Any, query: torch.Tensor, store: LayerStore, span: TokenSpan, rule: AttentionRule
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """query (H, n, Dk) of one sequence -> out (H, n, Dv) and log-sum-exp (H, n), over all its pieces."""
     heads, _, dim = query.shape

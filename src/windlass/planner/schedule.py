@@ -1,8 +1,8 @@
 """The order of a pass, as a value: the runner executes it, and nothing else in Windlass knows the order.
 
 Layer-major (the zig-zag of FlexGen, ICML 2023, section 4.1): a slice's weights arrive once a pass and serve every
-micro-batch before they go. Two lanes read the same steps: the disk lane takes the reads, in order, as far ahead as
-the ring has free bytes; the compute lane takes the rest.
+micro-batch before they go. Lanes read the same steps: the disk lane takes the reads, the lane to a device the uploads,
+each in order and as far ahead as its ring has free bytes; the compute lane takes the rest.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from windlass.facts.plan import Plan
 
 
 class Op(Enum):
-    """What a step does. READ belongs to the disk lane, the others to the compute lane."""
+    """What a step does. READ belongs to the disk lane, UPLOAD to the lane to a device, the others to compute."""
 
     READ = "read"
+    UPLOAD = "upload"
     LEND = "lend"
     COMPUTE = "compute"
     TAKE_BACK = "take back"
@@ -42,9 +43,13 @@ class Schedule:
         return tuple(step for step in self.steps if step.op is Op.READ)
 
 
-def micro_batches(tokens: int, micro_batch_tokens: int) -> tuple[tuple[int, int], ...]:
-    """Cuts a row of `tokens` into `(start, stop)` ranges of nearly equal length, none over the limit."""
-    count = max(1, -(-tokens // micro_batch_tokens))
+def micro_batches(plan: Plan, tokens: int) -> tuple[tuple[int, int], ...]:
+    """Cuts a row of `tokens` into `(start, stop)` ranges of nearly equal length, none over the plan's limit.
+
+    Where the host attends to its own part of the cache there are at least two: the device computes one while the host
+    works on the other.
+    """
+    count = max(-(-tokens // plan.micro_batch_tokens), min(2, tokens) if plan.host_pages else 1)
     edges = [tokens * i // count for i in range(count + 1)]
     return tuple(zip(edges[:-1], edges[1:], strict=True))
 
@@ -56,8 +61,9 @@ def schedule(plan: Plan, tokens: int, head_rows: int) -> Schedule:
     """
     by_part = []
     for index, part in enumerate(plan.slices):
-        ranges = ((0, head_rows),) if part.kind == "head" else micro_batches(tokens, plan.micro_batch_tokens)
+        ranges = ((0, head_rows),) if part.kind == "head" else micro_batches(plan, tokens)
         computes = tuple(Step(Op.COMPUTE, index, start, stop) for start, stop in ranges)
-        reads = (Step(Op.READ, index),) if part.streamed_bytes else ()
-        by_part.append((*reads, Step(Op.LEND, index), *computes, Step(Op.TAKE_BACK, index)))
+        reads = (Step(Op.READ, index),) if part.disk_bytes else ()
+        uploads = (Step(Op.UPLOAD, index),) if plan.host is not None and part.streamed_bytes else ()
+        by_part.append((*reads, *uploads, Step(Op.LEND, index), *computes, Step(Op.TAKE_BACK, index)))
     return Schedule(tuple(step for steps in by_part for step in steps), tuple(by_part))

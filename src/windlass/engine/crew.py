@@ -1,0 +1,77 @@
+"""Two micro-batches of a layer on their way at once: while one waits for the host, the other computes.
+
+transformers' forward computes a micro-batch from beginning to end, so each needs a thread of its own. They take turns:
+only one issues work at a time, and it hands over where it would wait. They begin in order, and store their keys and
+values before they first wait: the later rows of a sequence find the earlier ones.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+TWO = 2
+
+
+class Crew:
+    """Starts its threads with the first work that needs them."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._begun = 0
+        self._begins = threading.Condition()
+        self._threads = ThreadPoolExecutor(max_workers=TWO, thread_name_prefix="windlass-micro-batch")
+        self._together = False
+
+    def run(self, work: Sequence[Callable[[], Result]], together: bool) -> list[Result]:
+        """The results of all, in order; `together` says that they may wait for the host. Raises what one raised."""
+        if not together or len(work) == 1:
+            return [each() for each in work]
+        self._together, self._begun = True, 0
+        try:
+            begun = [self._threads.submit(self._in_turn, place, each) for place, each in enumerate(work)]
+            try:
+                return [each.result() for each in begun]
+            finally:
+                # After a failure or Ctrl-C nothing new begins, and what is under way ends before the layer is left.
+                # From the last on: one that begins must not wait for one before it that never will.
+                for each in reversed(begun):
+                    each.cancel()
+                for each in begun:
+                    if not each.cancelled():
+                        each.exception()
+        finally:
+            self._together = False
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Entered by a micro-batch while it waits: the other has its turn."""
+        if not self._together:
+            yield
+            return
+        self._turn.release()
+        try:
+            yield
+        finally:
+            self._turn.acquire()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _in_turn(self, place: int, work: Callable[[], Result]) -> Result:
+        with self._begins:
+            self._begins.wait_for(lambda: self._begun == place)
+            self._turn.acquire()
+            self._begun += 1
+            self._begins.notify_all()
+        try:
+            with torch.inference_mode():
+                return work()
+        finally:
+            self._turn.release()

@@ -1,0 +1,194 @@
+"""A pretend accelerator in host memory: the same orders of work as on a real one, with a link as slow as is asked.
+
+Computation is the host's own and happens when it is called; copies run in threads of their own, in order, no faster
+than the link. Whoever forgets to wait for one finds NaN, not the right bytes by luck.
+"""
+
+import math
+import queue
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from windlass.errors import DeviceError
+from windlass.facts.simulated_device import SimulatedDevice
+from windlass.memory.accelerator import Mark
+from windlass.memory.arena import Arena
+from windlass.units import format_size
+
+# All bits set is a NaN in every floating format there is.
+POISON = 0xFF
+
+
+class SimulatedMark:
+    """A point of a lane."""
+
+    def __init__(self) -> None:
+        self._reached = threading.Event()
+        self.error: Exception | None = None
+
+    def wait(self) -> None:
+        """See Mark."""
+        self._reached.wait()
+        if self.error is not None:
+            raise self.error
+
+    def reach(self, error: Exception | None = None) -> None:
+        """The lane has come here, or failed on the way."""
+        self.error = error
+        self._reached.set()
+
+
+class SimulatedMemory:
+    """An arena that is poisoned where nothing has been written."""
+
+    def __init__(self, nbytes: int, poison: bool) -> None:
+        self.nbytes, self._poison = nbytes, poison
+        self._arena = Arena(nbytes)
+        self._bytes = self._arena.tensor(0, torch.uint8, (nbytes,))
+        self.poison(0, nbytes)
+
+    def tensor(self, offset: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+        """See DeviceMemory."""
+        return self._arena.tensor(offset, dtype, shape)
+
+    def poison(self, offset: int, nbytes: int) -> None:
+        """See DeviceMemory."""
+        if self._poison:
+            self._bytes[offset : offset + nbytes].fill_(POISON)
+
+    def close(self) -> None:
+        """See DeviceMemory."""
+        del self._bytes
+        self._arena.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    source: torch.Tensor
+    target: torch.Tensor
+    after: tuple[Mark, ...]
+    done: SimulatedMark
+
+
+class _Lane:
+    """One direction of the link: copies one after the other."""
+
+    def __init__(self, name: str, device: SimulatedDevice, draw: random.Random) -> None:
+        self.busy, self.nbytes = 0.0, 0
+        self._device, self._draw = device, draw
+        self._copies: queue.SimpleQueue[_Copy | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"windlass-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, copy: _Copy) -> Mark:
+        self._copies.put(copy)
+        return copy.done
+
+    def close(self) -> None:
+        self._copies.put(None)
+        self._thread.join()
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while (copy := self._copies.get()) is not None:
+            try:
+                for mark in copy.after:
+                    mark.wait()
+                self._carry(copy)
+            except DeviceError as error:
+                copy.done.reach(error)
+            else:
+                copy.done.reach()
+
+    def _carry(self, copy: _Copy) -> None:
+        if self._device.delay:
+            time.sleep(self._draw.uniform(0, self._device.delay))
+        start = time.perf_counter()
+        copy.target.copy_(copy.source)
+        end = start + self._device.latency + copy.source.nbytes / self._device.rate
+        time.sleep(max(0.0, end - time.perf_counter()))
+        self.busy += time.perf_counter() - start
+        self.nbytes += copy.source.nbytes
+
+
+class SimulatedAccelerator:
+    """`capacity` bytes behind the link that `simulated` describes. `device` is the CPU, which does the computing."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, simulated: SimulatedDevice, capacity: int | None = None) -> None:
+        self.simulated = simulated
+        self.capacity = capacity if capacity is not None else math.inf
+        self._held = 0
+        draw = random.Random(simulated.seed)
+        self._up = _Lane("sim-upload", simulated, random.Random(draw.random()))
+        self._down = _Lane("sim-download", simulated, random.Random(draw.random()))
+
+    def memory(self, nbytes: int) -> SimulatedMemory:
+        """See Accelerator. What is given out is not counted back: an engine takes its blocks once."""
+        if self._held + nbytes > self.capacity:
+            raise DeviceError(
+                f"the simulated device has {format_size(self.capacity - self._held)} left of "
+                f"{format_size(self.capacity)}, {format_size(nbytes)} are needed; raise --gpu-memory"
+            )
+        self._held += nbytes
+        return SimulatedMemory(nbytes, self.simulated.poison)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """See Accelerator."""
+        made = torch.empty(tuple(shape), dtype=dtype)
+        if self.simulated.poison:
+            made.view(torch.uint8).fill_(POISON)
+        return made
+
+    def host_empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """See Accelerator. Poisoned too: the host must wait for what comes from the device."""
+        return self.empty(shape, dtype)
+
+    def pin(self, arena: Arena) -> None:
+        """Nothing to do in host memory."""
+
+    def unpin(self, arena: Arena) -> None:
+        """Nothing to do in host memory."""
+
+    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+        """See Accelerator."""
+        return self._up.put(_Copy(source, target, tuple(after), SimulatedMark()))
+
+    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+        """See Accelerator."""
+        return self._down.put(_Copy(source, target, tuple(after), SimulatedMark()))
+
+    def mark(self) -> Mark:
+        """Computation has ended when its call returns."""
+        reached = SimulatedMark()
+        reached.reach()
+        return reached
+
+    def compute_after(self, mark: Mark) -> None:
+        """See Accelerator."""
+        mark.wait()
+
+    def busy_seconds(self) -> tuple[float, float]:
+        """See Accelerator."""
+        return self._up.busy, self._down.busy
+
+    def copied_bytes(self) -> tuple[int, int]:
+        """See Accelerator."""
+        return self._up.nbytes, self._down.nbytes
+
+    def drain(self) -> None:
+        """See Accelerator."""
+        for lane in (self._up, self._down):
+            nothing = torch.empty(0)
+            lane.put(_Copy(nothing, nothing, (), SimulatedMark())).wait()
+
+    def close(self) -> None:
+        """Ends both lanes."""
+        self._up.close()
+        self._down.close()
