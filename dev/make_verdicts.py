@@ -15,6 +15,8 @@ from windlass.model.shrink import shrink
 COMMON = (
     "llama", "opt", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt_neox", "gpt2", "mixtral",
     "qwen3_moe", "deepseek_v3", "gpt_oss", "phi", "granite", "olmo2", "starcoder2", "stablelm", "cohere2", "smollm3",
+    "gemma", "gemma3n_text", "gemma4_text", "llama4_text", "glm4", "glm4_moe", "olmo", "olmo3", "seed_oss", "ernie4_5",
+    "exaone4", "qwen2_moe", "deepseek_v2", "phimoe", "cohere",
 )  # fmt: skip
 
 
