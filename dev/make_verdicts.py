@@ -6,6 +6,7 @@ Run: PYTHONPATH=src python dev/make_verdicts.py     (writes src/windlass/engine/
 import json
 from dataclasses import asdict
 
+import torch
 from transformers import AutoConfig
 
 from windlass.engine.verdicts import SHIPPED, fingerprint_of, try_now
@@ -15,6 +16,8 @@ from windlass.model.shrink import shrink
 COMMON = (
     "llama", "opt", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt_neox", "gpt2", "mixtral",
     "qwen3_moe", "deepseek_v3", "gpt_oss", "phi", "granite", "olmo2", "starcoder2", "stablelm", "cohere2", "smollm3",
+    "gemma", "gemma3n_text", "gemma4_text", "llama4_text", "glm4", "glm4_moe", "olmo", "olmo3", "seed_oss", "ernie4_5",
+    "exaone4", "qwen2_moe", "phimoe", "cohere",
 )  # fmt: skip
 
 
@@ -25,6 +28,7 @@ def verdict_now(model_type: str) -> Verdict:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # threads cost more than they give at these sizes
     made = [asdict(verdict_now(model_type)) for model_type in COMMON]
     SHIPPED.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     for verdict in made:

@@ -1,25 +1,31 @@
-"""Tries every decoder-only model type of the installed transformers: can its config be shrunk and its twin run?
+"""Tries every decoder-only model type of the installed transformers, with the settings that real checkpoints have.
 
-Prints one line a type, then the counts. Run: python dev/survey_model_types.py [TYPE ...]
+Prints one line a type; with --write all of them go to docs/architectures.md. Verdicts are kept in the cache folder
+($WINDLASS_CACHE), so a survey goes on where it was: empty it after a change of the bridge.
+
+Run: PYTHONPATH=src python dev/survey_model_types.py [--write] [TYPE ...]
 """
 
 import argparse
-import collections
 import sys
 import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+import transformers
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from windlass.engine.verdicts import verdict_of
 from windlass.errors import UnsupportedModel
-from windlass.model.shrink import FAILURES, CannotShrink, shrink
+from windlass.model.shrink import FAILURES
 from windlass.model.text_config import text_config_of
-from windlass.model.trial_lengths import thresholds, trial_lengths
-from windlass.model.twin import Reference, make_twin, reference_logits, trial_prompts
 
+TABLE = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 8192}  # fmt: skip
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768}
@@ -79,58 +85,92 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "granite+multipliers": ("granite", {"embedding_multiplier": 12.0, "residual_multiplier": 0.22,
                                         "attention_multiplier": 0.0078125, "logits_scaling": 16.0,
                                         "num_key_value_heads": 8}),
+    "phi4_multimodal+longrope": ("phi4_multimodal", {
+        "rope_parameters": LONG, "max_position_embeddings": 131072, "original_max_position_embeddings": 4096}),
+    "lfm2+conv": ("lfm2", {"layer_types": ["conv", "conv", "full_attention", "conv"] * 8}),
     "gemma3n+shared": ("gemma3n_text", {"num_kv_shared_layers": 15}),
     "gemma4+shared": ("gemma4_text", {"num_kv_shared_layers": 18}),
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a trial of one type, or of one variant of it, came to."""
+
+    name: str
+    outcome: str
+    reason: str
+
+
 def prepared(name: str) -> PreTrainedConfig:
+    """The text part of the default config of a type, or of a variant."""
     model_type, changes = VARIANTS.get(name, (name, {}))
     return text_config_of(CONFIG_MAPPING[model_type](**changes))
 
 
-def told_apart(model: PreTrainedModel, references: tuple[Reference, ...]) -> str:
-    """How far the logits spread, how far decoding is from a whole forward, and how many tokens differ."""
-    spread = min(reference.prompt_logits.std().item() for reference in references)
-    longest = references[-1]
-    with torch.no_grad():
-        ids = torch.tensor([longest.prompt + longest.tokens])
-        whole = model(ids, use_cache=False).logits[0, len(longest.prompt) - 1 : -1]
-    drift = (whole - longest.step_logits).abs().max().item()
-    distinct = len({token for reference in references for token in reference.tokens})
-    return f"spread {spread:.2f}  decode/whole {drift:.0e}  distinct tokens {distinct}"
-
-
-def survey(name: str) -> tuple[str, str]:
+def survey(name: str) -> Finding:
+    """One trial, or what keeps it from being made."""
     try:
-        config = shrink(prepared(name))
+        config = prepared(name)
     except UnsupportedModel as error:
-        return "refused", str(error)
-    except CannotShrink as error:
-        return "cannot shrink", str(error)
-    model = make_twin(config)
-    references = reference_logits(model, trial_prompts(trial_lengths(config)))
-    layers = config.to_dict().get("num_hidden_layers", "?")
-    note = f"layers {layers}  thresholds {thresholds(config)}  lengths {trial_lengths(config)}  "
-    return "ok", note + told_apart(model, references)
+        return Finding(name, "no decoder", str(error))
+    except FAILURES as error:  # a default config that its own class refuses
+        return Finding(name, "no config", f"{type(error).__name__}: {' '.join(str(error).split())}")
+    verdict = verdict_of(config)
+    return Finding(name, verdict.outcome, " ".join(verdict.reason.split()))
+
+
+def page(findings: Sequence[Finding]) -> str:
+    """docs/architectures.md."""
+    proven = [f for f in findings if f.outcome == "proven"]
+    differs = [f for f in findings if f.outcome in ("differs", "cannot shrink")]
+    others = [f for f in findings if f.outcome in ("no decoder", "no config")]
+    return "\n".join([
+        "# Architectures",
+        "",
+        f"Made with transformers {transformers.__version__} by `python dev/survey_model_types.py --write`.",
+        "",
+        "Every model type with a causal language model is tried: a tiny random twin of its config runs here and in",
+        "transformers alone, packed, in pieces and decoding, and log probabilities are compared (at most 1e-3 apart).",
+        "A name with `+` is a type with settings that real checkpoints have and its default lacks (`VARIANTS` in",
+        "the script). A checkpoint is judged by its own config when it is opened, whatever stands here.",
+        "",
+        f"## Proven ({len(proven)})",
+        "",
+        "| type | largest difference of a log probability |",
+        "| --- | --- |",
+        *(f"| {f.name} | {f.reason.rpartition(' ')[2]} |" for f in proven),
+        "",
+        f"## Refused by name, before a weight is read ({len(differs)})",
+        "",
+        "| type | why |",
+        "| --- | --- |",
+        *(f"| {f.name} | {f.reason.replace('|', '/')} |" for f in differs),
+        "",
+        f"## Not tried ({len(others)})",
+        "",
+        "Encoders, encoder-decoders, and types without a causal language model of text or a usable default config:",
+        ", ".join(f.name for f in others) + ".",
+        "",
+    ])  # fmt: skip
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("types", nargs="*", help="model types or variants; all when none is given")
-    names = parser.parse_args().types or [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *VARIANTS]
+    parser.add_argument("--write", action="store_true", help="write docs/architectures.md")
+    given = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers_logging.set_verbosity_error()
-    counts: collections.Counter[str] = collections.Counter()
-    for name in dict.fromkeys(names):
+    torch.set_num_threads(1)
+    findings = []
+    for name in given.types or dict.fromkeys([*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *VARIANTS]):
         start = time.perf_counter()
-        try:
-            verdict, note = survey(name)
-        except FAILURES as error:  # a survey goes on: the failure is its finding
-            verdict, note = "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        counts[verdict] += 1
-        print(f"{name:28s} {verdict:14s} {time.perf_counter() - start:5.1f} s  {note}", flush=True)
-    print(", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()))
+        findings.append(survey(name))
+        found = findings[-1]
+        print(f"{name:28s} {found.outcome:14s} {time.perf_counter() - start:5.1f} s  {found.reason}", flush=True)
+    if given.write:
+        TABLE.write_text(page(sorted(findings, key=lambda f: f.name)), encoding="utf-8")
     return 0
 
 

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+
+from windlass.model.shrink import shrink
+from windlass.model.text_config import text_config_of
 
 BASE: dict[str, Any] = {
     "hidden_size": 64,
@@ -23,6 +26,16 @@ LONGROPE = {
     "long_factor": [2.0, 1.5] * 4,
     "original_max_position_embeddings": 16,
 }
+# The last two of five layers share the keys and values of the last full and the last sliding layer before them.
+SHARING = GROUPED | {
+    "num_hidden_layers": 5,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "num_kv_shared_layers": 2,
+    "head_dim": 16,
+    "sliding_window": 8,
+    "vocab_size_per_layer_input": 128,
+    "hidden_size_per_layer_input": 16,
+}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "opt": {key: value for key, value in BASE.items() if key != "intermediate_size"}
     | {"ffn_dim": 96, "word_embed_proj_dim": 64},
@@ -32,6 +45,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "qwen3": GROUPED | {"head_dim": 16},
     "gemma2": GROUPED | {"head_dim": 16, "sliding_window": 8},
     "gemma3_text": GROUPED | {"head_dim": 16, "sliding_window": 8},
+    "gemma3n_text": SHARING | {"laurel_rank": 8, "activation_sparsity_pattern": [0.9, 0.9, 0.0, 0.0, 0.0]},
+    "gemma4_text": SHARING | {"use_double_wide_mlp": True},
     "phi3": GROUPED | {"original_max_position_embeddings": 16, "rope_parameters": LONGROPE},
     "gpt_neox": BASE,
     "mixtral": GROUPED | {"num_local_experts": 4},
@@ -44,6 +59,30 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt_oss": GROUPED
     | {"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8},
 }  # fmt: skip
+
+# Checkpoints that nest a text model beside a vision tower.
+COMPOSITES = ("gemma3", "mistral3", "llama4", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+VISION = {"hidden_size": 64, "out_hidden_size": 64, "depth": 1, "num_hidden_layers": 1, "num_heads": 2,
+          "num_attention_heads": 2, "head_dim": 32, "intermediate_size": 32, "embed_dim": 64}  # fmt: skip
+
+
+def composite_model(model_type: str) -> PreTrainedModel:
+    """A tiny float32 model of text and images, random throughout; its text part is the shrunken default one."""
+    full = AutoConfig.for_model(model_type)
+    text = shrink(text_config_of(full)).to_dict()
+    text = {key: value for key, value in text.items() if key not in ("model_type", "norm_topk_prob")}
+    if model_type.startswith("qwen"):
+        text["rope_parameters"] = text["rope_parameters"] | {"mrope_section": [4, 2, 2]}
+    vision = VISION | {key: [0] for key in ("deepstack_visual_indexes", "fullatt_block_indexes")}
+    config = AutoConfig.for_model(
+        model_type, text_config=full.text_config.to_dict() | text, vision_config=full.vision_config.to_dict() | vision
+    )
+    torch.manual_seed(0)
+    composite = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    for parameter in composite.parameters():
+        parameter.data.normal_(0, 0.1)
+    composite.generation_config.eos_token_id = None
+    return composite
 
 
 def random_model(architecture: str, **changes: Any) -> PreTrainedModel:
@@ -58,20 +97,23 @@ def random_model(architecture: str, **changes: Any) -> PreTrainedModel:
     return model
 
 
-def random_prompts(*lengths: int) -> list[list[int]]:
-    """Token ids inside the tiny vocabulary."""
+def random_prompts(*lengths: int, most: int = 128) -> list[list[int]]:
+    """Token ids inside the tiny vocabulary, below `most`: the special tokens of images lie above 96."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(3, 128, (length,), generator=generator).tolist() for length in lengths]
+    return [torch.randint(3, most, (length,), generator=generator).tolist() for length in lengths]
 
 
-def greedy_answers(model: PreTrainedModel, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+def greedy_answers(
+    model: PreTrainedModel, prompts: list[list[int]], tokens: int, use_cache: bool = True
+) -> list[list[int]]:
     """transformers' own greedy continuation of each prompt alone."""
     answers = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0
-        )
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=0,
+            use_cache=use_cache,
+        )  # fmt: skip
         answers.append(out[0, len(prompt) :].tolist())
     return answers
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
-from checkpoints import ARCHITECTURES, greedy_answers, random_model, random_prompts, save
+from checkpoints import ARCHITECTURES, COMPOSITES, composite_model, greedy_answers, random_model, random_prompts, save
 from windlass.engine.llm import LLM
 from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
@@ -37,7 +38,10 @@ class TestEveryArchitecture:
     def checkpoint(self, architecture: str, tmp_path: Path) -> tuple[Path, list[list[int]], list[list[int]]]:
         model = random_model(architecture)
         prompts = random_prompts(*LENGTHS)
-        return save(model, tmp_path), prompts, greedy_answers(model, prompts, TOKENS)
+        expected = greedy_answers(model, prompts, TOKENS)
+        if architecture == "phi3" and expected != greedy_answers(model, prompts, TOKENS, use_cache=False):
+            pytest.skip(f"phi3 of transformers {transformers.__version__} forgets its prompt at the rope threshold")
+        return save(model, tmp_path), prompts, expected
 
     def test_resident(self, checkpoint: tuple[Path, list[list[int]], list[list[int]]]) -> None:
         folder, prompts, expected = checkpoint
@@ -52,6 +56,15 @@ class TestEveryArchitecture:
         with LLM(folder, plan=plan) as llm:
             assert answers(llm, prompts) == expected
             assert llm.report.bytes_read > 0
+
+
+@pytest.mark.parametrize("model_type", COMPOSITES)
+def test_the_text_part_of_a_composite_checkpoint_answers_as_the_whole(model_type: str, tmp_path: Path) -> None:
+    composite = composite_model(model_type)
+    prompts = random_prompts(*LENGTHS, most=96)
+    save(composite, tmp_path)
+    with LLM(tmp_path) as llm:
+        assert answers(llm, prompts) == greedy_answers(composite, prompts, TOKENS)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -10,12 +10,12 @@ import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForImageTextToText,
     DynamicCache,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
+from checkpoints import COMPOSITES, composite_model
 from windlass.errors import UnsupportedModel
 from windlass.model.shrink import MOST_PARAMETERS, CannotShrink, shrink
 from windlass.model.text_config import TEXT_NAMES, text_config_of
@@ -194,6 +194,15 @@ def test_the_reference_is_what_generate_gives_each_sequence_alone(full: PreTrain
         torch.testing.assert_close(reference.prompt_logits[-1], reference.step_logits[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_reference_does_not_depend_on_the_prompts_read_before_it() -> None:
+    """Rotary tables that grow with the longest sequence met (dynamic) are those the sequence would have alone."""
+    twin = shrink(FULL_SIZE["llama, dynamic rope"])
+    shorter, longer = trial_prompts([32, 33])
+    after, alone = reference_logits(make_twin(twin), [shorter, longer])[1], reference_logits(make_twin(twin), [longer])
+    assert after.tokens == alone[0].tokens
+    torch.testing.assert_close(after.step_logits, alone[0].step_logits)
+
+
 def test_no_token_ends_a_reference() -> None:
     model = make_twin(shrink(FULL_SIZE["gemma3_text"]))
     assert [len(reference.tokens) for reference in reference_logits(model, trial_prompts([3, 9]))] == [DECODE_STEPS] * 2
@@ -213,30 +222,13 @@ def test_encoder_decoders_and_encoders_are_refused_by_name() -> None:
             text_config_of(AutoConfig.for_model(model_type))
 
 
-VISION = {"hidden_size": 64, "out_hidden_size": 64, "depth": 1, "num_hidden_layers": 1, "num_heads": 2,
-          "num_attention_heads": 2, "head_dim": 32, "intermediate_size": 32, "embed_dim": 64}  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", ["gemma3", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
+@pytest.mark.parametrize("model_type", COMPOSITES)
 def test_the_text_part_alone_gives_the_logits_of_the_composite_model(model_type: str, tmp_path: Path) -> None:
-    full = AutoConfig.for_model(model_type)
-    text = shrink(text_config_of(full)).to_dict()
-    text = {key: value for key, value in text.items() if key not in ("model_type", "norm_topk_prob")}
-    if model_type.startswith("qwen"):
-        text["rope_parameters"] = text["rope_parameters"] | {"mrope_section": [4, 2, 2]}
-    vision = VISION | {key: [0] for key in ("deepstack_visual_indexes", "fullatt_block_indexes")}
-    config = AutoConfig.for_model(
-        model_type, text_config=full.text_config.to_dict() | text, vision_config=full.vision_config.to_dict() | vision
-    )
-    torch.manual_seed(0)
-    composite = AutoModelForImageTextToText.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
-    for parameter in composite.parameters():
-        parameter.data.normal_(0, 0.1)
+    composite = composite_model(model_type)
     composite.save_pretrained(tmp_path)
-    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config_of(config))]
-    alone = causal.from_pretrained(
-        tmp_path, config=text_config_of(config), key_mapping=dict(TEXT_NAMES), attn_implementation="eager"
-    )
+    text = text_config_of(composite.config)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(text)]
+    alone = causal.from_pretrained(tmp_path, config=text, key_mapping=dict(TEXT_NAMES), attn_implementation="eager")
     ids = torch.tensor(trial_prompts([19]))
     with torch.no_grad():
         torch.testing.assert_close(alone.eval()(ids).logits, composite(ids).logits, rtol=1e-5, atol=1e-5)

@@ -224,12 +224,11 @@ def _cache_of_one(
     table = PageTable(-(-tokens // PAGE_TOKENS), PAGE_TOKENS)
     table.reserve(0, tokens)
     stores, size = {}, 0
-    for index in {layer, *([layer] if layer in shapes else list(shapes)[:1])} & set(shapes):
-        s = shapes[index]
+    for s in {shapes[layer]} if layer in shapes else set(shapes.values()):  # a layer that shares finds one of each kind
         sizes = (table.num_pages, PAGE_TOKENS, s.key_heads, s.key_dim, s.value_heads, s.value_dim, dtype)
-        stores[index] = PlainStore(PageStore(*sizes, device))
+        stores[s] = PlainStore(PageStore(*sizes, device))
         size += PageStore.nbytes(*sizes)
-    cache = KVCache(stores, shapes, table)
+    cache = KVCache({index: stores[s] for index, s in shapes.items() if s in stores}, shapes, table)
     cache.begin(Batch(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, device)))
     return cache, size
 

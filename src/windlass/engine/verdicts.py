@@ -9,6 +9,7 @@ import transformers
 from transformers import PreTrainedConfig
 
 from windlass.engine.trial import TOLERANCE, largest_difference
+from windlass.engine.trial_failure import OWN_ATTENTION, reason_of, uses_attention_interface
 from windlass.errors import ModelError, UnsupportedModel
 from windlass.facts.verdict import Verdict
 from windlass.model.shrink import FAILURES, CannotShrink, shrink
@@ -59,13 +60,14 @@ def try_now(twin: PreTrainedConfig, fingerprint: str) -> Verdict:
     kind, version = twin.model_type, transformers.__version__
     try:
         difference, where = largest_difference(twin)
-    except ModelError as error:
-        return Verdict(kind, fingerprint, version, "differs", f"its twin was refused: {error}")
-    except FAILURES as error:
-        return Verdict(kind, fingerprint, version, "differs", f"its twin fails with {type(error).__name__}: {error}")
+    except (ModelError, *FAILURES) as error:
+        return Verdict(kind, fingerprint, version, "differs", reason_of(twin, error))
     if difference <= TOLERANCE:
         return Verdict(kind, fingerprint, version, "proven", f"log probabilities within {difference:.1e}")
-    return Verdict(kind, fingerprint, version, "differs", f"log probabilities differ by {difference:.3g} ({where})")
+    reason = f"log probabilities differ by {difference:.3g} ({where})"
+    if not uses_attention_interface(twin):
+        reason = f"{OWN_ATTENTION}; {reason}"
+    return Verdict(kind, fingerprint, version, "differs", reason)
 
 
 def fingerprint_of(twin: PreTrainedConfig) -> str:

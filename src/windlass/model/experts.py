@@ -75,7 +75,8 @@ def _one_expert(module: Any, expert: int, weights: Mapping[str, torch.Tensor], x
     x = _linear(module, expert, weights, first, x)
     x = module._apply_gate(x) if module.has_gate else module.act_fn(x)
     x = _linear(module, expert, weights, "down_proj", x)
-    return module.post_expert_norm(x) if module.has_post_expert_norm else x
+    # transformers before 5.20 knows no norm after an expert, and its modules do not say so
+    return module.post_expert_norm(x) if module.__dict__.get("has_post_expert_norm") else x
 
 
 def _linear(module: Any, expert: int, weights: Mapping[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from windlass.model.attention_clock import AttentionClock
 from windlass.model.latent import latent_attention
 from windlass.model.layer_store import Batch, LayerStore
 from windlass.model.page_table import PageTable
+from windlass.model.shared_states import store_index
 
 
 class MicroBatch(threading.local):
@@ -69,7 +70,7 @@ class KVCache:
         """
         batch = self._now.batch
         assert batch is not None, "attention outside a micro-batch"
-        layer = self._layer(module)
+        layer = store_index(module)
         store, shape = self.stores[layer], self.shapes[layer]
         start = self.clock.start()
         if (shape.key_heads, shape.key_dim, shape.value_dim) == (key.shape[0], key.shape[2], value.shape[2]):
@@ -78,11 +79,6 @@ class KVCache:
             out = latent_attention(module, query, store, batch, rule, sinks)
         self.clock.stop(start, self._now.decode_tokens * shape.elements * key.element_size())
         return out
-
-    def _layer(self, module: Any) -> int:
-        """The layer whose keys and values a module attends to: its own, or the one it shares them with."""
-        own = int(module.layer_idx)
-        return own if own in self.stores else int(module.kv_shared_layer_index)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any

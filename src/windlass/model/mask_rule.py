@@ -22,6 +22,10 @@ class MaskRule:
     window: int | None = None
     chunk: int | None = None
 
+    def __getitem__(self, rows: tuple[slice, ...]) -> "MaskRule":
+        """The rule of some of a mask's rows is the rule of all."""
+        return self
+
 
 def read_mask_rule(*args: Any, mask_function: Callable[..., Any] | None = None, **kwargs: Any) -> MaskRule | None:
     """Registered as the mask builder of our attention: None for a plain causal mask, else its rule."""

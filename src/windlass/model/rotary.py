@@ -46,6 +46,11 @@ class DeferredTables:
         for index in (0, 1):
             yield DeferredTables(self.rotary, self.like, self.args, self.kwargs, self.length_dependent, index)
 
+    def __getitem__(self, rows: tuple[slice, ...]) -> "DeferredTables":
+        """All rows of tables that are not made yet (gemma4 takes the rows whose logits are wanted, here all)."""
+        assert all(part == slice(None) or part == slice(0, None) for part in rows), f"tables cut to {rows}"
+        return self
+
     def resolve(self, positions: torch.Tensor, lengths: SequenceLengths) -> Any:
         """positions (1, t) of the micro-batch -> what the module returns for them, usually (cos, sin) (1, t, D)."""
         if not self.length_dependent:

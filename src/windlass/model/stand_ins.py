@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from windlass.model.conductor import Seat
+from windlass.model.shared_states import SHARED_STATES, SharedStates
+from windlass.model.streams import connect_streams, in_front, put_behind, put_in_front
 
 
 class Conducted(nn.Module):
@@ -41,13 +43,25 @@ class EmbeddingStandIn(Conducted):
 class LayerStandIn(Conducted):
     """In place of one decoder layer: runs its slice of the schedule, all micro-batches, and returns the row."""
 
-    def __init__(self, real: nn.Module, seat: Seat, index: int) -> None:
+    def __init__(self, real: nn.Module, seat: Seat, index: int, shared: SharedStates) -> None:
         super().__init__(real, seat)
         self.index = index
+        self.__dict__["shared"] = shared
+        self.__dict__["streams"] = False
+        shared.connect(real)
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """hidden_states (1, T, H), or (1, R, H) out of the last layer."""
-        return self.seat.conductor.layer(self.index, self.real, hidden_states, args, kwargs)
+        """hidden_states (1, T, H), or (1, R, H) out of the last layer; of S streams (S, 1, T, H) and (S, 1, R, H)."""
+        if SHARED_STATES in kwargs:
+            self.shared.layer = self.index
+            kwargs = kwargs | {SHARED_STATES: self.shared}
+        if not in_front(hidden_states):
+            return self.seat.conductor.layer(self.index, self.real, hidden_states, args, kwargs)
+        if not self.streams:
+            connect_streams(self.real)
+            self.__dict__["streams"] = True
+        row = put_behind(hidden_states)
+        return put_in_front(self.seat.conductor.layer(self.index, self.real, row, args, kwargs))
 
 
 class HeadStandIn(Conducted):

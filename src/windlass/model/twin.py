@@ -94,6 +94,7 @@ def reference_logits(
 @torch.no_grad()
 def _reference(model: PreTrainedModel, prompt: tuple[int, ...], steps: int) -> Reference:
     ids = torch.tensor([prompt])
+    model(ids[:, :1], use_cache=False)  # rotary tables that grew with an earlier prompt (dynamic) shrink again
     whole = model(ids, use_cache=False).logits[0]
     made = model.generate(
         ids,

@@ -18,6 +18,7 @@ from windlass.model.attention import ATTENTION
 from windlass.model.conductor import Seat
 from windlass.model.experts import EXPERTS, ExpertsPort, connect_experts, experts_modules
 from windlass.model.rotary import RotaryStandIn
+from windlass.model.shared_states import SharedStates
 from windlass.model.stand_ins import DecoderStandIn, EmbeddingStandIn, HeadStandIn, LayerStandIn
 
 
@@ -101,10 +102,11 @@ def lift(model: PreTrainedModel, seat: Seat) -> LiftedModel:
         _experts(layers),
     )
     _replace_children(decoder, lambda m: isinstance(m, nn.Module) and _is_rotary(m), RotaryStandIn)
+    shared = SharedStates()
     for index, part in enumerate(layers):
         if index in lifted.experts:
             connect_experts(part.module.get_submodule(lifted.experts[index][0]), ExpertsPort(seat, index))
-        layer_list[index] = LayerStandIn(part.module, seat, index)
+        layer_list[index] = LayerStandIn(part.module, seat, index, shared)
     _set_module(model, lifted.embedding.name, EmbeddingStandIn(embedding, seat))
     _set_module(model, lifted.head.name, HeadStandIn(head, seat))
     _set_module(model, decoder_name, lifted.decoder)
