@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 PACKAGE = "windlass"
 
 FLOORS = (
-    ("errors", "units", "settings"),
+    ("errors", "units", "settings", "packaged_model"),
     ("facts",),
     ("planner",),
     ("memory", "kernels"),
