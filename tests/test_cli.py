@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from windlass.facts.completion import RequestOutput
 from windlass.jobs.demo_checkpoint import write_checkpoint
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-VERBS = ("run", "batch", "bench", "doctor", "demo", "version")
+VERBS = ("run", "chat", "batch", "bench", "doctor", "demo", "version")
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,18 @@ def environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
 
 
-def test_no_verb_shows_the_help_with_every_verb() -> None:
+def test_no_verb_shows_what_it_is_and_three_commands_to_begin_with() -> None:
     result = windlass()
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"Windlass {__version__}: language models far larger than memory")
+    tried = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("  windlass ")]
+    assert tried == ["chat", "run", "doctor"]
+    assert "windlass --help lists every verb" in result.stdout
+    assert all(len(line) <= 120 for line in result.stdout.splitlines())
+
+
+def test_help_names_every_verb() -> None:
+    result = windlass("--help")
     assert result.exit_code == 0
     assert all(verb in result.stdout for verb in VERBS)
 
@@ -64,7 +75,7 @@ def test_every_verb_has_help_with_an_example_and_speaks_json(verb: str) -> None:
     assert "--json" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [(), ("run", "--help"), ("bench", "--help"), ("version",)])
+@pytest.mark.parametrize("arguments", [(), ("--help",), *((verb, "--help") for verb in VERBS), ("version",)])
 def test_help_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> None:
     program = (
         "import sys\nfrom windlass.cli.main import app\n"
@@ -76,7 +87,7 @@ def test_help_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> No
 
 
 def test_every_verb_that_loads_a_model_takes_the_same_budget_flags() -> None:
-    for verb in ("run", "batch", "bench"):
+    for verb in ("run", "chat", "batch", "bench"):
         text = windlass(verb, "--help").stdout
         assert all(f"--{field.name.replace('_', '-')}" in text for field in fields(BudgetFlags))
 
@@ -86,44 +97,6 @@ def test_budget_flags_are_parameters_of_the_engine_with_its_defaults() -> None:
     assert {f.name: f.default for f in fields(BudgetFlags)} == {
         f.name: parameters[f.name].default for f in fields(BudgetFlags)
     }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("lift",), "No such command 'lift'"),
-        (("run",), "Missing argument"),
-        (("run", "m", "p", "--host-memory", "much"), "'much' is not a size; write it as 8GiB"),
-        (("run", "m", "p", "--max-tokens", "0"), "--max-tokens"),
-        (("bench", "m", "--rounds", "x"), "--rounds"),
-        (("batch", "m", "-i", "missing.jsonl", "-o", "out.jsonl"), "there is no file missing.jsonl"),
-        (("batch", "m", "-i", "-", "-o", "-", "--json"), "--json and -o - would both write to standard output"),
-    ],
-)
-def test_misuse_ends_with_2_and_says_what_to_write(arguments: Sequence[str], said: str) -> None:
-    result = windlass(*arguments)
-    assert result.exit_code == 2
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_an_error_of_ours_is_one_line_without_a_traceback(tmp_path: Path) -> None:
-    result = windlass("run", str(tmp_path / "nowhere"), "Hi")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_a_budget_too_small_is_refused_with_the_smallest_change_that_would_do(tiny_model: str) -> None:
-    result = windlass("run", tiny_model, "Hi", "--host-memory", "64MiB")
-    assert result.exit_code == 1
-    assert "use --host-memory" in result.stderr
-
-
-def test_quantization_is_refused_by_name(tiny_model: str) -> None:
-    result = windlass("run", tiny_model, "Hi", "--quantization", "int4")
-    assert result.exit_code == 2
-    assert "quantization='int4' does not exist yet" in result.stderr
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,18 +129,6 @@ def test_run_streams_what_generate_gives(tiny_model: str) -> None:
     assert streamed == whole.outputs[0].text + "\n"
 
 
-def test_run_refuses_bytes_that_are_no_text_and_an_empty_input(tiny_model: str) -> None:
-    assert "standard input is empty" in windlass("run", tiny_model, "-", given="").stderr
-    result = windlass("run", tiny_model, "-", given=b"\xff\xfe")
-    assert (result.exit_code, "not UTF-8" in result.stderr) == (2, True)
-
-
-def test_run_with_chat_needs_a_template(tiny_model: str) -> None:
-    result = windlass("run", tiny_model, "Hi", "--system", "Be brief")
-    assert result.exit_code == 2
-    assert "has no chat template" in result.stderr
-
-
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes with the third output of every stream."""
@@ -180,6 +141,57 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
             yield output
 
     monkeypatch.setattr(LLM, "stream", short)
+
+
+class TestTheModelInTheBox:
+    """`run PROMPT` and `run` alone are answered by a model that comes with the package."""
+
+    @pytest.fixture(autouse=True)
+    def boxed(self, monkeypatch: pytest.MonkeyPatch, tiny_model: str) -> None:
+        box = SimpleNamespace(packaged_model_folder=lambda: Path(tiny_model))
+        monkeypatch.setitem(sys.modules, "windlass.packaged_model", box)
+
+    @pytest.mark.parametrize(
+        ("argument", "prompt"), [("Once", "Once"), ("Why is 1/2 > 1/3?", "Why is 1/2 > 1/3?"), ("a /b", "a /b")]
+    )
+    def test_answers_a_prompt_alone_as_if_it_was_named(self, tiny_model: str, argument: str, prompt: str) -> None:
+        alone = windlass("run", argument, "--max-tokens", "6")
+        named = windlass("run", tiny_model, prompt, "--max-tokens", "6")
+        assert (alone.exit_code, alone.stdout) == (0, named.stdout)
+        assert "no MODEL named, so the small one in the box answers; name a folder or a hub id" in alone.stderr
+        assert "in the box" not in named.stderr
+
+    def test_has_a_prompt_of_its_own(self, tiny_model: str) -> None:
+        result = windlass("run", "--max-tokens", "4", "--json", "--quiet")
+        assert json.loads(result.stdout)["prompt"] == "Once upon a time"
+        assert 'no PROMPT given, so it goes on from "Once upon a time"' in result.stderr
+
+    def test_reads_a_pipe(self) -> None:
+        result = windlass("run", "-", "--max-tokens", "4", "--json", given="Twice\n")
+        assert json.loads(result.stdout)["prompt"] == "Twice"
+
+    def test_talks(self, tiny_model: str) -> None:
+        result = windlass("chat", "--max-tokens", "4", "--json", given="Once\n")
+        assert json.loads(result.stdout)["prompt"] == "Once"
+        assert "so the small one in the box answers" in result.stderr
+
+    @pytest.mark.parametrize("name", ["./model", "../m", "~/m", "/models/m", "org/name", "a/b/c", "folder/"])
+    def test_does_not_take_the_name_of_a_model_for_a_prompt(self, name: str) -> None:
+        result = windlass("run", name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{name} names a model, so PROMPT is missing; write `windlass run {name} " in result.stderr
+
+    def test_does_not_take_a_folder_for_a_prompt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "my model").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert "my model names a model, so PROMPT is missing" in windlass("run", "my model").stderr
+
+    def test_does_not_take_a_file_for_a_prompt(self, tmp_path: Path) -> None:
+        file = tmp_path / "question.txt"
+        file.touch()
+        result = windlass("run", str(file))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"for its text as the prompt write `windlass run - < {file}`" in result.stderr
 
 
 @pytest.mark.usefixtures("interrupted")

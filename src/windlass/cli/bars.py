@@ -13,9 +13,9 @@ _BAR_WIDTH = 12
 
 
 class Bars:
-    """Draws on standard error and leaves a finished phase standing. Nothing is drawn before the first event."""
+    """Draws on standard error and leaves a finished phase standing, unless `passing`. Draws nothing before an event."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, passing: bool = False) -> None:
         self._console = console
         self._bars = Progress(
             TextColumn("{task.description:<7}"),
@@ -24,6 +24,7 @@ class Bars:
             console=console,
             redirect_stdout=False,
             redirect_stderr=False,
+            transient=passing,
         )
         self._tasks: dict[str, TaskID] = {}
         self._last: facts.Progress | None = None

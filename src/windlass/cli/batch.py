@@ -10,6 +10,7 @@ from windlass.cli.budget_flags import BudgetFlags, ModelName
 from windlass.cli.display import Display, display
 from windlass.cli.exits import FAILED, INTERRUPTED
 from windlass.cli.late import late
+from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.errors import UsageError
@@ -76,7 +77,7 @@ def _answered(
         answers.append([refusal(row) for row in bad])
         return BatchSummary(len(rows), tuple(row.line for row in bad), None)
     job = late("jobs.batch_file")
-    with late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=screen.on_progress) as llm:
+    with opened(model, budget, screen.on_progress) as llm:
         asked = job.questions(llm, rows, sampling.applied_to(llm.default_sampling_params))
         workload = job.workload(asked, llm.opened.facts.max_model_len)
         if workload is not None:

@@ -9,6 +9,8 @@ import typer
 from windlass.cli.budget_flags import BudgetFlags, ModelName
 from windlass.cli.display import display
 from windlass.cli.late import late
+from windlass.cli.numbers import counting
+from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.facts.benchmark_result import BenchmarkWork
 
@@ -26,16 +28,17 @@ def bench(
     output: OutputFlags,
     budget: BudgetFlags,
     prompt_len: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens in each prompt.", rich_help_panel=_PANEL)
+        int, typer.Option(parser=counting, metavar="N", help="Tokens in each prompt.", rich_help_panel=_PANEL)
     ] = _DEFAULT.prompt_len,
     gen_len: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Tokens generated for each prompt.", rich_help_panel=_PANEL)
+        int,
+        typer.Option(parser=counting, metavar="N", help="Tokens generated for each prompt.", rich_help_panel=_PANEL),
     ] = _DEFAULT.gen_len,
     num_prompts: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Prompts in each round.", rich_help_panel=_PANEL)
+        int, typer.Option(parser=counting, metavar="N", help="Prompts in each round.", rich_help_panel=_PANEL)
     ] = _DEFAULT.num_prompts,
     rounds: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Times to do it all, for medians.", rich_help_panel=_PANEL)
+        int, typer.Option(parser=counting, metavar="N", help="Times to do it all, for medians.", rich_help_panel=_PANEL)
     ] = _DEFAULT.rounds,
 ) -> None:
     """Measure prefill and decode on prompts of random tokens."""
@@ -43,7 +46,7 @@ def bench(
     job = late("jobs.benchmark")
     with (
         display(output.quiet) as screen,
-        late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=screen.on_progress) as llm,
+        opened(model, budget, screen.on_progress) as llm,
     ):
         screen.say(job.prepare(llm, work).lines())
         result = job.benchmark(llm, model, work)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from windlass.cli.numbers import counting, whole
 from windlass.units import parse_size
 
 _PANEL = "Budget"
@@ -48,21 +49,21 @@ class BudgetFlags:
     max_model_len: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="TOKENS", help="Longest prompt and answer together; the model's own by default.",
+            parser=counting, metavar="TOKENS", help="Longest prompt and answer together; the model's own by default.",
             rich_help_panel=_PANEL,
         ),
     ] = None  # fmt: skip
     block_size: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Sequences in the model at once; as many as fit by default.",
+            parser=counting, metavar="N", help="Sequences in the model at once; as many as fit by default.",
             rich_help_panel=_PANEL,
         ),
     ] = None  # fmt: skip
     micro_batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="TOKENS", help="Tokens a layer computes at a time; from the budget by default.",
+            parser=counting, metavar="TOKENS", help="Tokens a layer computes at a time; from the budget by default.",
             rich_help_panel=_PANEL,
         ),
     ] = None  # fmt: skip
@@ -77,7 +78,9 @@ class BudgetFlags:
         str | None,
         typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.", rich_help_panel=_PANEL),
     ] = None
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random draw.", rich_help_panel=_PANEL)] = 0
+    seed: Annotated[
+        int, typer.Option(parser=whole, metavar="N", help="Seed of every random draw.", rich_help_panel=_PANEL)
+    ] = 0
 
     def __post_init__(self) -> None:
         """A size that makes no sense is refused here, before torch is imported. Raises UsageError."""

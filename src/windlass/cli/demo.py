@@ -13,6 +13,7 @@ import typer
 from windlass.cli.exits import FAILED
 from windlass.cli.late import late
 from windlass.cli.output_flags import AsJson
+from windlass.errors import UsageError
 from windlass.facts.demo_result import DemoResult
 from windlass.units import format_bytes
 
@@ -39,6 +40,8 @@ def demo(
     The model has random weights, made on the spot. Takes under two minutes and no network; all files are removed at
     the end, and on Ctrl-C.
     """
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; make it first, or name another with --folder")
     narration = sys.stderr if as_json else sys.stdout
 
     def say(line: str) -> None:

@@ -53,6 +53,37 @@ class StepLines:
         """Nothing is drawn, nothing to stop."""
 
 
+class Screens:
+    """One display after another in a session of many turns; bars of a turn are gone when it is over."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._now = _suited(quiet)
+        self._said: set[str] = set()
+
+    def begin(self) -> None:
+        """A turn begins."""
+        self._now, self._said = _suited(self._quiet, passing=True), set()
+
+    def on_progress(self, event: Progress) -> None:
+        """One step of long work is done."""
+        self._now.on_progress(event)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Says something, for people."""
+        self._now.say(lines)
+
+    def say_once(self, line: str) -> None:
+        """Says it unless it was said in this turn."""
+        if line not in self._said:
+            self._said.add(line)
+            self._now.say([line])
+
+    def close(self) -> None:
+        """Draws no more until the next turn."""
+        self._now.close()
+
+
 @contextmanager
 def display(quiet: bool) -> Iterator[Display]:
     """The display that suits standard error, closed at the end whatever happens."""
@@ -63,7 +94,7 @@ def display(quiet: bool) -> Iterator[Display]:
         screen.close()
 
 
-def _suited(quiet: bool) -> Display:
+def _suited(quiet: bool, passing: bool = False) -> Display:
     if quiet:
         return Silence()
-    return Bars(Console(stderr=True)) if sys.stderr.isatty() else StepLines()
+    return Bars(Console(stderr=True), passing) if sys.stderr.isatty() else StepLines()

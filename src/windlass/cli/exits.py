@@ -1,5 +1,6 @@
 """How a verb ends: 0 done, 1 failed, 2 misuse, 130 interrupted, and never with a traceback for what a person did."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -7,26 +8,39 @@ from contextlib import contextmanager
 
 import typer
 
+from windlass.cli.misuse import Misuse, misuse_text
 from windlass.errors import WindlassError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
 def plain_exits() -> Iterator[None]:
-    """Turns the errors of the tree, Ctrl-C and a closed pipe into one line at most and an exit code."""
+    """Turns the errors of the tree, misuse, Ctrl-C, a closed pipe and a full disk into one line and an exit code."""
     try:
         yield
         sys.stdout.flush()
     except WindlassError as error:
         sys.stderr.write(f"error: {error}\n")
         raise typer.Exit(error.exit_code) from error
+    except Misuse as error:
+        sys.stderr.write(f"error: {misuse_text(error)}\n")
+        raise typer.Exit(MISUSED) from error
     except KeyboardInterrupt as interrupt:
         sys.stderr.write("interrupted\n")
         raise typer.Exit(INTERRUPTED) from interrupt
     except BrokenPipeError as closed:
         _drop_standard_output()
         raise typer.Exit(FAILED) from closed
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _drop_standard_output()
+        sys.stderr.write(
+            f"error: cannot write standard output: {error.strerror}; free some space, or send it to another disk\n"
+        )
+        raise typer.Exit(FAILED) from error
 
 
 def _drop_standard_output() -> None:

@@ -4,9 +4,19 @@ Verbs import flags and displays at the top of their file and ask here, when they
 """
 
 import importlib
+import importlib.util
+import sys
 from typing import Any
+
+_PACKAGED_MODEL = "windlass.packaged_model"
 
 
 def late(module: str) -> Any:
     """The module `windlass.<module>`, imported now: `late("engine.llm").LLM`."""
     return importlib.import_module(f"windlass.{module}")
+
+
+def packaged_model() -> Any | None:
+    """The package that holds a small model, or None in a build that was made without one."""
+    present = _PACKAGED_MODEL in sys.modules or importlib.util.find_spec(_PACKAGED_MODEL) is not None
+    return importlib.import_module(_PACKAGED_MODEL) if present else None

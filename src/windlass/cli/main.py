@@ -6,12 +6,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, demo, doctor, run, version
+from windlass.cli import batch, bench, chat, demo, doctor, run, version
 from windlass.cli.exits import plain_exits
+from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
 
 _VERBS = (
     (run.run, run.EXAMPLES),
+    (chat.chat, chat.EXAMPLES),
     (batch.batch, batch.EXAMPLES),
     (bench.bench, bench.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
@@ -21,7 +23,12 @@ _VERBS = (
 
 
 class _Verbs(TyperGroup):
-    """Every verb ends through `plain_exits`."""
+    """Every verb ends through `plain_exits`, and so does a command line that names none or misspells it."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Reads the command line up to the verb."""
+        with plain_exits():
+            return super().make_context(*arguments, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the verb named on the command line."""
@@ -45,12 +52,12 @@ app = typer.Typer(
 def _verbless(
     context: typer.Context, version_: Annotated[bool, typer.Option("--version", help="As `windlass version`.")] = False
 ) -> None:
-    """Only what is no verb arrives here; with nothing to do, the help is shown."""
+    """Only what is no verb arrives here; with nothing to do, it says where to begin."""
     if version_:
         version.version()
         raise typer.Exit
     if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help() + "\n")
+        sys.stdout.write(first_screen())
 
 
 for _verb, _examples in _VERBS:

@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from windlass.cli.budget_flags import BudgetFlags, ModelName
+from windlass.cli.answer_json import answer_dict
+from windlass.cli.boxed_model import model_and_prompt
+from windlass.cli.budget_flags import BudgetFlags
 from windlass.cli.display import Display, display
-from windlass.cli.late import late
+from windlass.cli.input_text import read_input
+from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.errors import UsageError
 from windlass.facts.completion import RequestOutput
-from windlass.facts.run_report import RunReport
 
 EXAMPLES = (
+    'windlass run "Once upon a time"',
     'windlass run ./model "Once upon a time" --host-memory 4GiB',
     'windlass run org/name "Why is the sky blue?" --chat --temperature 0',
     "cat question.txt | windlass run ./model - --json --quiet",
@@ -26,14 +29,19 @@ _PANEL = "Prompt"
 
 
 def run(
-    model: ModelName,
-    prompt: Annotated[
-        str,
-        typer.Argument(metavar="PROMPT", help="The text to go on from; - reads standard input.", show_default=False),
-    ],
     sampling: SamplingFlags,
     output: OutputFlags,
     budget: BudgetFlags,
+    first: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="A folder or a Hugging Face id; else the model in the box.", show_default=False
+        ),
+    ] = None,
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="The text to go on from; - reads standard input.", show_default=False),
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Ask as a user, through the model's chat template.", rich_help_panel=_PANEL)
     ] = False,
@@ -41,11 +49,18 @@ def run(
         str | None, typer.Option(metavar="TEXT", help="System message; implies --chat.", rich_help_panel=_PANEL)
     ] = None,
 ) -> None:
-    """Answer one prompt, streaming the text as it is made."""
-    text = _read_prompt(prompt)
+    """Answer one prompt, streaming the text as it is made.
+
+    One argument alone is the prompt for the model in the box, unless it is a folder or looks like org/name.
+    """
+    model, text = model_and_prompt(first, second)
+    if text == "-":
+        text = read_input()
+    if not text:
+        raise UsageError('the prompt is empty; write at least one character, as in "Once upon a time"')
     with (
         display(output.quiet) as screen,
-        late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=screen.on_progress) as llm,
+        opened(model, budget, screen.on_progress) as llm,
     ):
         params = sampling.applied_to(llm.default_sampling_params)
         tokens = _templated(llm, text, system) if chat or system is not None else llm.tokenizer.encode(text)
@@ -82,34 +97,7 @@ def _write_json(answers: Iterator[RequestOutput], llm: Any, asked: dict[str, obj
     finally:
         screen.close()
         if last is not None:
-            sys.stdout.write(json.dumps(asked | _as_dict(last, llm.report)) + "\n")
-
-
-def _as_dict(answer: RequestOutput, report: RunReport) -> dict[str, object]:
-    output = answer.outputs[0]
-    return {
-        "prompt_token_ids": list(answer.prompt_token_ids),
-        "text": output.text,
-        "token_ids": list(output.token_ids),
-        "finish_reason": output.finish_reason,
-        "stop_reason": output.stop_reason,
-        "report": report.as_dict(),
-    }
-
-
-def _read_prompt(prompt: str) -> str:
-    """The argument, or all of standard input without its last line end. Raises UsageError."""
-    if prompt != "-":
-        return prompt
-    try:
-        text = sys.stdin.read().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"standard input is not UTF-8 (byte {error.start}); convert it, for example with iconv"
-        ) from error
-    if not text:
-        raise UsageError("standard input is empty, so there is no prompt; pipe a text in or write it as an argument")
-    return text
+            sys.stdout.write(json.dumps(asked | answer_dict(last, llm.report)) + "\n")
 
 
 def _templated(llm: Any, text: str, system: str | None) -> list[int]:

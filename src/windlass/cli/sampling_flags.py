@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from windlass.cli.numbers import counting, real, whole
+from windlass.errors import UsageError
 from windlass.facts.sampling_params import SamplingParams
 
 _PANEL = "Sampling"
@@ -15,26 +17,44 @@ class SamplingFlags:
     """None is "as the model has it"; names are those of SamplingParams."""
 
     max_tokens: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most tokens to generate.", rich_help_panel=_PANEL)
+        int, typer.Option(parser=counting, metavar="N", help="Most tokens to generate.", rich_help_panel=_PANEL)
     ] = 128
     temperature: Annotated[
-        float | None, typer.Option(metavar="T", help="0 takes the likeliest token.", rich_help_panel=_PANEL)
+        float | None,
+        typer.Option(parser=real, metavar="T", help="0 takes the likeliest token.", rich_help_panel=_PANEL),
     ] = None
     top_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Draw from the likeliest tokens that sum to P.", rich_help_panel=_PANEL),
+        typer.Option(
+            parser=real, metavar="P", help="Draw from the likeliest tokens that sum to P.", rich_help_panel=_PANEL
+        ),
     ] = None
     top_k: Annotated[
-        int | None, typer.Option(metavar="K", help="Draw from the K likeliest tokens.", rich_help_panel=_PANEL)
+        int | None,
+        typer.Option(parser=whole, metavar="K", help="Draw from the K likeliest tokens.", rich_help_panel=_PANEL),
     ] = None
     min_p: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Leave out tokens below P times the likeliest.", rich_help_panel=_PANEL),
+        typer.Option(
+            parser=real, metavar="P", help="Leave out tokens below P times the likeliest.", rich_help_panel=_PANEL
+        ),
     ] = None
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="End before this text; may be given again.", rich_help_panel=_PANEL),
     ] = None
+
+    def __post_init__(self) -> None:
+        """What makes no sense is refused here, before torch is imported or a model fetched. Raises UsageError."""
+        params = self.applied_to(SamplingParams())
+        if self.temperature is None or not params.is_greedy:
+            return
+        for flag, value in (("--top-p", self.top_p), ("--top-k", self.top_k), ("--min-p", self.min_p)):
+            if value is not None:
+                raise UsageError(
+                    f"--temperature {self.temperature:g} always takes the likeliest token, so {flag} {value:g} has no "
+                    f"effect; leave one of them out"
+                )
 
     def given(self) -> dict[str, object]:
         """What was said on the command line, for `dataclasses.replace`."""

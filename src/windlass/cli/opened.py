@@ -1,0 +1,19 @@
+"""Opens the model that a verb was asked for."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.late import late
+from windlass.facts.progress import Progress
+from windlass.units import parse_size
+
+
+def opened(model: str, budget: BudgetFlags, on_progress: Callable[[Progress], None]) -> Any:
+    """The `LLM`, to be used in a `with`; a budget beyond the machine is warned of on standard error."""
+    if budget.host_memory is not None:
+        warning = late("jobs.budget_check").beyond_the_machine(parse_size(budget.host_memory))
+        if warning is not None:
+            sys.stderr.write(f"warning: {warning}\n")
+    return late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=on_progress)

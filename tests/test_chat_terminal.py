@@ -1,0 +1,133 @@
+"""`windlass chat` as a person meets it: a real process behind a pseudo-terminal, keys in, what the screen shows out."""
+
+import os
+import pty
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from transformers import LlamaConfig
+
+from windlass.facts.conversation import Conversation
+from windlass.jobs.demo_checkpoint import write_checkpoint
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+CTRL_C, CTRL_D, UP = b"\x03", b"\x04", b"\x1b[A"
+PROMPT, GOES_ON = b">>> ", b"... "
+
+
+class Terminal:
+    """A chat behind a pseudo-terminal. Reads block until what is waited for has come: nothing sleeps."""
+
+    def __init__(self, arguments: list[str], cache: Path) -> None:
+        environ = dict(os.environ) | {
+            "PYTHONPATH": str(SOURCE), "WINDLASS_CACHE": str(cache), "TERM": "dumb", "COLUMNS": "100",
+        }  # fmt: skip
+        self.pid, self._file = pty.fork()
+        if not self.pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.execve(sys.executable, [sys.executable, "-m", "windlass.cli.main", "chat", *arguments], environ)
+
+    def until(self, mark: bytes) -> str:
+        """What the screen shows up to and with `mark`."""
+        shown = b""
+        while mark not in shown:
+            piece = self._read()
+            assert piece, f"the chat ended before it showed {mark!r}: {shown.decode()}"
+            shown += piece
+        return shown.decode()
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._file, keys)
+
+    def say(self, line: str, mark: bytes = PROMPT) -> str:
+        """Types a line and reads to the next prompt."""
+        self.press(line.encode() + b"\n")
+        return self.until(mark)
+
+    def ended(self) -> int:
+        """The exit code, once all is read."""
+        while self._read():
+            continue
+        os.close(self._file)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._file, 4096)
+        except OSError:  # on Linux the end of a pseudo-terminal is an error
+            return b""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of 64 dimensions whose tokens are bytes, and whose answers do not end soon."""
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=4096, bos_token_id=1,
+        eos_token_id=2, initializer_range=0.1, dtype="float32",
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_checkpoint(folder, config)
+    return str(folder)
+
+
+@pytest.fixture
+def cache(own_cache: Path) -> Path:
+    """The cache of all tests, where the verdict on the architecture may lie already, without a history of chats."""
+    (own_cache / "chat_history").unlink(missing_ok=True)
+    return own_cache
+
+
+@pytest.fixture
+def terminal(model: str, cache: Path) -> Iterator[Terminal]:
+    started = Terminal([model, "--max-tokens", "2000", "--temperature", "0", "--quiet"], cache)
+    started.until(PROMPT)
+    yield started
+
+
+def test_a_conversation_from_the_first_key_to_the_last(terminal: Terminal, cache: Path, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+
+    # Ctrl-C ends the answer, not the program; what was said so far stays.
+    terminal.press(b"Once\n")
+    terminal.until(b"Once\r\n")
+    assert terminal._read()
+    terminal.press(CTRL_C)
+    terminal.until(PROMPT)
+    terminal.say(f"/save {file}")
+    ((question, answer),) = Conversation.from_json(file.read_text()).exchanges
+    assert question == "Once" and 0 < len(answer) < 2000
+
+    # An error is said and the conversation goes on.
+    assert "error: /hlep is no command (did you mean /help)" in terminal.say("/hlep")
+
+    # Ctrl-C in a message drops the message: the line at hand, or the lines before it.
+    terminal.press(b"never sent")
+    terminal.until(b"never sent")
+    terminal.press(CTRL_C)
+    terminal.until(PROMPT)
+    terminal.say('"""never', GOES_ON)
+    terminal.press(CTRL_D)
+    terminal.until(PROMPT)
+
+    # What was typed comes back with the arrow keys.
+    terminal.press(UP + UP)
+    terminal.until(b"/hlep")
+    assert "did you mean /help" in terminal.say("")
+
+    # Ctrl-C at an empty prompt leaves; the history is for its owner only.
+    terminal.press(CTRL_C)
+    assert terminal.ended() == 0
+    history = cache / "chat_history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert history.read_text().splitlines()[0] == "Once"
+
+
+@pytest.mark.slow
+def test_ctrl_d_at_an_empty_prompt_leaves(terminal: Terminal) -> None:
+    terminal.press(CTRL_D)
+    assert terminal.ended() == 0

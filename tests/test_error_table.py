@@ -1,0 +1,362 @@
+"""Ways to get it wrong, through the real command line: each ends with its exit code and one line that helps.
+
+A row says what was done, the exit code, and what the line must hold: the value that was wrong, what the limit is or
+what was found, and the next step. Where a row says `{model}` a tiny model stands, `{folder}` is an empty folder.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from transformers import LlamaConfig
+from typer.testing import CliRunner
+
+from windlass.cli.main import app
+from windlass.engine.llm import LLM
+from windlass.facts.completion import RequestOutput
+from windlass.jobs.demo_checkpoint import write_checkpoint
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """One way to get it wrong. `given` is standard input; `holds` stands in the one line of standard error."""
+
+    name: str
+    arguments: tuple[str, ...]
+    code: int
+    holds: tuple[str, ...]
+    given: bytes = b""
+
+
+RUN = ("run", "{model}", "Once")
+CHAT = ("chat", "{model}", "-q")
+BATCH = ("batch", "{model}", "-i", "{folder}/in.jsonl", "-o")
+
+COMMAND_LINE = [
+    Wrong("unknown verb", ("lift",), 2, ("there is no verb 'lift'", "see `windlass --help`")),
+    Wrong("misspelt verb", ("bnech",), 2, ("no verb 'bnech'", "did you mean 'bench'")),
+    Wrong("misspelt flag", (*RUN, "--temprature", "1"), 2, ("--temprature", "did you mean --temperature?")),
+    Wrong("unknown flag", ("--nope",), 2, ("no option --nope", "see `windlass --help`")),
+    Wrong("no value", (*RUN, "--temperature"), 2, ("--temperature needs a value after it",)),
+    Wrong(
+        "unquoted prompt", (*RUN, "upon", "a"), 2, ("upon a is more than it takes", "quote", "`windlass run --help`")
+    ),
+    Wrong("no model", ("bench",), 2, ("argument MODEL is missing", "`windlass bench --help`")),
+    Wrong("no input", ("batch", "{model}"), 2, ("option --input", "is missing", "`windlass batch --help`")),
+    Wrong("model, no prompt", ("run", "{model}"), 2, ("{model} names a model", "PROMPT is missing", "windlass run")),
+    Wrong("id, no prompt", ("run", "org/name"), 2, ("org/name names a model", "PROMPT is missing", "windlass chat")),
+]
+
+NUMBERS = [
+    Wrong("no tokens", (*RUN, "--max-tokens", "0"), 2, ("--max-tokens: 0 is below 1", "see `windlass run --help`")),
+    Wrong("words for a number", (*RUN, "--max-tokens", "many"), 2, ("--max-tokens: 'many' is not a whole number",)),
+    Wrong("bench of nothing", ("bench", "{model}", "--num-prompts", "-3"), 2, ("--num-prompts: -3 is below 1",)),
+    Wrong("bench of a word", ("bench", "{model}", "--rounds", "x"), 2, ("--rounds: 'x' is not a whole number",)),
+    Wrong(
+        "bench beyond the model",
+        ("bench", "{model}", "--prompt-len", "999999"),
+        2,
+        ("999999 prompt tokens", "exceed the 128", "lower --prompt-len"),
+    ),
+    Wrong("negative temperature", (*RUN, "--temperature", "-1"), 2, ("temperature must be 0", "got -1.0", "1.0")),
+    Wrong("infinite temperature", (*RUN, "--temperature", "inf"), 2, ("--temperature: 'inf' is not finite", "0.7")),
+    Wrong("top-p of 3", (*RUN, "--top-p", "3"), 2, ("top_p must be above 0 and at most 1", "got 3.0", "1.0 switches")),
+    Wrong("empty stop", (*RUN, "--stop", ""), 2, ("stop holds an empty string", "leave it out")),
+    Wrong(
+        "flags that fight",
+        (*RUN, "--temperature", "0", "--top-p", "0.5"),
+        2,
+        ("--temperature 0 always takes the likeliest", "--top-p 0.5 has no effect", "leave one of them out"),
+    ),
+    Wrong("seed of a half", (*RUN, "--seed", "0.5"), 2, ("--seed: '0.5' is not a whole number",)),
+    Wrong("too long a model", (*RUN, "--max-model-len", "4096"), 2, ("--max-model-len 4096", "within 1 and 128")),
+]
+
+BUDGETS = [
+    Wrong("tiny budget", (*RUN, "--host-memory", "1MiB"), 1, ("the budget is 1.00 MiB", "missing", "--host-memory")),
+    Wrong("no size", (*RUN, "--host-memory", "much"), 2, ("'much' is not a size", "write it as 8GiB")),
+    Wrong("negative size", (*RUN, "--host-memory", "-4GiB"), 2, ("'-4GiB' is not a size", "write it as 8GiB")),
+    Wrong("size of nothing", (*RUN, "--host-memory", "0"), 2, ("must be positive, got '0'", "write it as 8GiB")),
+    Wrong("unit of a megadog", (*RUN, "--host-memory", "4MD"), 2, ("'4MD' is not a size", "512MiB")),
+    Wrong("device of no kind", (*RUN, "--device", "abacus"), 2, ("device 'abacus' is not known", "use auto, cpu")),
+    Wrong("device that lacks", (*RUN, "--device", "cuda"), 1, ("device 'cuda' was asked for", "use --device cpu")),
+    Wrong(
+        "memory of no device",
+        (*RUN, "--gpu-memory", "8GiB", "--device", "cpu"),
+        2,
+        ("--gpu-memory has no effect on the CPU", "leave it out"),
+    ),
+    Wrong(
+        "offload folder", (*RUN, "--offload-dir", "{folder}"), 2, ("--offload-dir has no effect yet", "leave it out")
+    ),
+    Wrong("quantization", (*RUN, "--quantization", "int4"), 2, ("quantization='int4' does not exist", "leave it out")),
+    Wrong("dtype of no kind", (*RUN, "--dtype", "int7"), 2, ("dtype 'int7' is not known", "choose one of auto")),
+]
+
+MODELS = [
+    Wrong("no folder", ("run", "{folder}/none", "Hi"), 1, ("no folder {folder}/none", "check the path", "org/name")),
+    Wrong(
+        "no model inside", ("run", "{folder}", "Hi"), 1, ("{folder} has no config.json", "give the folder of a model")
+    ),
+    Wrong(
+        "a file", ("run", "{model}/config.json", "Hi"), 1, ("config.json is a file", "give the folder that holds it")
+    ),
+    Wrong("revision of a folder", (*RUN, "--revision", "v2"), 2, ("no revision 'v2'", "leave the revision out")),
+    Wrong("chat with no folder", ("chat", "./none"), 1, ("there is no folder", "none", "check the path")),
+    Wrong(
+        "id while offline",
+        ("run", "org/absent", "Hi"),
+        1,
+        ("org/absent is neither a folder here nor in the cache", "unset HF_HUB_OFFLINE, or give a local folder"),
+    ),
+]
+
+PROMPTS = [
+    Wrong("empty prompt", ("run", "{model}", ""), 2, ("the prompt is empty", "Once upon a time")),
+    Wrong("empty input", ("run", "{model}", "-"), 2, ("standard input is empty", "pipe a text in")),
+    Wrong("no text", ("run", "{model}", "-"), 2, ("standard input is not UTF-8 (byte 2)", "iconv"), b"ab\xff"),
+    Wrong("long prompt", ("run", "{model}", "y" * 200), 2, ("has 200 tokens", "the model takes 128", "shorten")),
+    Wrong("no template", (*RUN, "--chat"), 2, ("has no chat template", "take an instruction-tuned model")),
+    Wrong("long message", CHAT, 2, ("has 200 tokens", "takes 128", "/clear"), b"y" * 200 + b"\n"),
+    Wrong("message of no text", CHAT, 2, ("line 1 of standard input is not UTF-8",), b"\xff\n"),
+    Wrong("message without end", CHAT, 2, ('"""', "keeps open", "not asked"), b'"""Once\n'),
+    Wrong(
+        "load of another file",
+        CHAT,
+        2,
+        ("config.json is no conversation", 'holds no list "messages"', "as /save writes it"),
+        b"/load {model}/config.json\n",
+    ),
+    Wrong("load of no file", CHAT, 2, ("no file none", "that /save wrote"), b"/load ./none\n"),
+    Wrong("save to a full disk", CHAT, 1, ("/dev/full", "No space left"), b"/save /dev/full\n"),
+    Wrong("save over a file", CHAT, 2, ("is no conversation", "name another"), b"/save {model}/config.json\n"),
+    Wrong("misspelt command", CHAT, 2, ("/sttas is no command", "did you mean /stats"), b"/sttas\n"),
+]
+
+FILES = [
+    Wrong(
+        "no input file", ("batch", "{model}", "-i", "none.jsonl", "-o", "-"), 2, ("no file none.jsonl", "name a file")
+    ),
+    Wrong(
+        "input is a folder",
+        ("batch", "{model}", "-i", "{folder}", "-o", "-"),
+        2,
+        ("{folder} is a folder", "name a file"),
+    ),
+    Wrong(
+        "empty input file", ("batch", "{model}", "-i", "-", "-o", "-"), 2, ("holds no rows", "one JSON object a line")
+    ),
+    Wrong("output is a folder", (*BATCH, "{folder}"), 2, ("{folder} is a folder", "name a file, as in {folder}/")),
+    Wrong("output in no folder", (*BATCH, "{folder}/no/a.jsonl"), 2, ("cannot write", "name a file in a folder")),
+    Wrong("output exists", (*BATCH, "{folder}/old.jsonl"), 2, ("old.jsonl exists", "pass --overwrite")),
+    Wrong("input is output", (*BATCH, "{folder}/in.jsonl"), 2, ("holds the questions", "name another file")),
+    Wrong("two on one output", (*BATCH, "-", "--json"), 2, ("--json and -o - would both", "name a file")),
+    Wrong("full disk", (*BATCH, "/dev/full", "-q"), 1, ("/dev/full", "No space left", "Free some space")),
+    Wrong("disk of no kind", ("doctor", "{folder}/none"), 1, ("no folder {folder}/none", "name the folder of a model")),
+    Wrong("demo in no folder", ("demo", "--folder", "{folder}/none"), 2, ("no folder {folder}/none", "--folder")),
+]
+
+TABLE = [*COMMAND_LINE, *NUMBERS, *BUDGETS, *MODELS, *PROMPTS, *FILES]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Llama of 64 dimensions whose tokens are bytes and whose length is 128."""
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=128, bos_token_id=1,
+        eos_token_id=2, initializer_range=0.1, dtype="float32",
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_checkpoint(folder, config)
+    return str(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """No model, but a file of questions and one of earlier answers; relative names are looked for beside it."""
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "in.jsonl").write_text('{"prompt": "Once", "max_tokens": 2}\n')
+    (place / "old.jsonl").write_text("{}\n")
+    return str(place)
+
+
+@pytest.fixture(autouse=True)
+def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proving an architecture takes seconds and has tests of its own."""
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+
+
+def windlass(*arguments: str, given: bytes = b"") -> Any:
+    return CliRunner().invoke(app, arguments, input=given, prog_name="windlass")
+
+
+def assert_one_line_that_helps(code: int, stderr: str, wrong_code: int, *holds: str) -> None:
+    assert "Traceback" not in stderr
+    lines = [line for line in stderr.splitlines() if not line.startswith('{"event": "progress"')]
+    assert code == wrong_code, stderr
+    assert len(lines) == 1 and lines[0].startswith("error: "), stderr
+    missing = [text for text in holds if text not in lines[0]]
+    assert not missing, lines[0]
+
+
+@pytest.mark.parametrize("wrong", TABLE, ids=[wrong.name for wrong in TABLE])
+def test_it_is_said_in_one_line(wrong: Wrong, model: str, folder: str) -> None:
+    def filled(text: str) -> str:
+        return text.replace("{model}", model).replace("{folder}", folder)
+
+    given = wrong.given.replace(b"{model}", model.encode())
+    result = windlass(*map(filled, wrong.arguments), given=given)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert_one_line_that_helps(result.exit_code, result.stderr, wrong.code, *map(filled, wrong.holds))
+    assert result.stdout == ""
+
+
+def test_no_two_rows_have_one_name() -> None:
+    assert len({wrong.name for wrong in TABLE}) == len(TABLE) > 50
+
+
+@pytest.fixture
+def damaged(model: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(model, tmp_path / "damaged"))
+
+
+def shard(folder: Path) -> Path:
+    (found,) = folder.glob("*.safetensors")
+    return found
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
+    "truncated shard": (lambda at: os.truncate(shard(at), 1000), ("is damaged", "expected", "Fetch or save", "again")),
+    "missing shard": (lambda at: shard(at).unlink(), ("lacks 1 of 1 shards", "download the missing files")),
+    "unknown type": (lambda at: edit_config(at, model_type="novel"), ("the type 'novel'", "update transformers")),
+    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "gptq"}), ("with gptq", "choose")),
+    "no vocabulary": (lambda at: (at / "tokenizer.json").unlink(), ("no vocabulary", "copy it from where")),
+    "broken config": (lambda at: (at / "config.json").write_text("{"), ("config.json cannot be read", "fetch")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("verb", ["run", "chat"])
+def test_a_damaged_model_is_said_in_one_line(verb: str, damage: str, damaged: Path) -> None:
+    spoil, holds = DAMAGES[damage]
+    spoil(damaged)
+    result = windlass(verb, str(damaged), *(["Once"] if verb == "run" else []), "-q")
+    assert_one_line_that_helps(result.exit_code, result.stderr, 1, str(damaged), *holds)
+
+
+def test_an_architecture_that_is_not_proven(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    (damaged / "config.json").write_text(json.dumps({"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2}))
+    result = windlass("run", str(damaged), "Once")
+    assert_one_line_that_helps(result.exit_code, result.stderr, 1, "mamba is not proven", "choose another model")
+
+
+def test_a_gated_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(*_: object, **__: object) -> None:
+        response = SimpleNamespace(status_code=403, headers={}, request=None)
+        raise GatedRepoError("Access to model org/gated is restricted", response=response)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("windlass.model.hub.HfApi", lambda: SimpleNamespace(model_info=gated))
+    monkeypatch.setattr("windlass.model.hub.snapshot_download", absent_from_the_cache)
+    result = windlass("run", "org/gated", "Once")
+    assert_one_line_that_helps(
+        result.exit_code, result.stderr, 1, "org/gated is gated", "accept its licence", "HF_TOKEN"
+    )
+
+
+def test_a_bad_row_costs_only_itself_and_says_its_line(model: str, folder: str) -> None:
+    Path(folder, "in.jsonl").write_bytes(b'{"prompt": "Once", "max_tokens": 1}\n{"prompt":\n\xff\n')
+    answers = Path(folder, "out.jsonl")
+    result = windlass("batch", model, "-i", f"{folder}/in.jsonl", "-o", str(answers))
+    assert (result.exit_code, "1 of 3 answered, 2 refused (lines 2, 3)" in result.stderr) == (0, True), result.stderr
+    errors = [json.loads(line)["error"] for line in answers.read_text().splitlines()]
+    assert [error and error["line"] for error in errors] == [None, 2, 3]
+    assert "JSON" in errors[1]["message"] and "UTF-8" in errors[2]["message"]
+
+
+def test_a_budget_beyond_the_machine_is_warned_of_and_kept(model: str) -> None:
+    result = windlass("run", model, "Once", "--max-tokens", "2", "--host-memory", "900TiB", "-q")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: --host-memory 900 TiB is more than the ")
+    assert "that this process can have here now" in result.stderr and "MiB stays inside" in result.stderr
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes with the third output of every stream."""
+    stream = LLM.stream
+
+    def short(self: LLM, *arguments: Any) -> Iterator[RequestOutput]:
+        for number, output in enumerate(stream(self, *arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield output
+
+    monkeypatch.setattr(LLM, "stream", short)
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_in_a_chat_from_a_pipe_ends_it_with_130(model: str) -> None:
+    result = windlass("chat", model, "-q", given=b"Once\nTwice\n")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def process(*arguments: str, **settings: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "windlass.cli.main", *arguments],
+        env=dict(os.environ) | {"PYTHONPATH": str(SOURCE)}, stderr=subprocess.PIPE, text=True, **settings,
+    )  # fmt: skip
+
+
+class TestAProcessOfItsOwn:
+    def test_misuse(self) -> None:
+        with process("bnech", stdout=subprocess.PIPE) as ran:
+            out, err = ran.communicate()
+        assert_one_line_that_helps(ran.returncode, err, 2, "did you mean 'bench'")
+        assert out == ""
+
+    def test_full_disk_for_standard_output(self) -> None:
+        with open("/dev/full", "w") as full, process("version", stdout=full) as ran:
+            _, err = ran.communicate()
+        assert_one_line_that_helps(ran.returncode, err, 1, "standard output", "No space left", "free some space")
+
+    def test_closed_pipe(self) -> None:
+        with process("--help", stdout=subprocess.PIPE) as ran:
+            assert ran.stdout is not None and ran.stderr is not None
+            ran.stdout.close()
+            assert (ran.stderr.read(), ran.wait()) == ("", 1)
+
+    def test_ctrl_c(self) -> None:
+        """The signal comes while a verb loads what it computes with."""
+        program = (
+            "import signal, sys\nfrom windlass.cli import doctor, main\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "doctor.late = lambda module: signal.raise_signal(signal.SIGINT)\n"
+            "sys.argv = ['windlass', 'doctor']\nmain.main()"
+        )
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+        ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
+
+
+def absent_from_the_cache(*_: object, **__: object) -> None:
+    raise LocalEntryNotFoundError("not here")
