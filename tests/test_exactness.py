@@ -115,3 +115,14 @@ def test_in_bfloat16_the_logits_err_no_more_than_transformers(tmp_path: Path) ->
             ours[row, token] = entry.logprob
     assert (ours - want).pow(2).mean().sqrt() <= 1.5 * (theirs - want).pow(2).mean().sqrt()
     assert [output.outputs for output in outputs] == [output.outputs for output in again]
+
+
+def test_a_sequence_that_outgrows_its_short_rotary_tables_is_read_again_in_pieces(tmp_path: Path) -> None:
+    """Pieces of 8: the threshold of 16 falls on the end of a piece, with one token left to read."""
+    model = random_model("phi3")
+    prompts = random_prompts(5, 14)
+    save(model, tmp_path)
+    with LLM(tmp_path) as llm:
+        plan = replace(llm.prepare(Workload(1, 14, TOKENS)), block_size=1, pass_tokens=8)
+    with LLM(tmp_path, plan=plan) as llm:
+        assert answers(llm, prompts) == greedy_answers(model, prompts, TOKENS)

@@ -6,6 +6,7 @@ values before they first wait: the later rows of a sequence find the earlier one
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +20,13 @@ TWO = 2
 
 
 class Crew:
-    """Starts its threads with the first work that needs them."""
+    """Starts its threads with the first work that needs them. `wait_seconds` counts when nobody had the turn."""
 
     def __init__(self) -> None:
+        self.wait_seconds = 0.0
         self._turn = threading.Lock()
         self._begun = 0
+        self._held = self._taken = 0.0
         self._begins = threading.Condition()
         self._threads = ThreadPoolExecutor(max_workers=TWO, thread_name_prefix="windlass-micro-batch")
         self._together = False
@@ -32,7 +35,8 @@ class Crew:
         """The results of all, in order; `together` says that they may wait for the host. Raises what one raised."""
         if not together or len(work) == 1:
             return [each() for each in work]
-        self._together, self._begun = True, 0
+        self._together, self._begun, self._held = True, 0, 0.0
+        start = time.perf_counter()
         try:
             begun = [self._threads.submit(self._in_turn, place, each) for place, each in enumerate(work)]
             try:
@@ -47,6 +51,7 @@ class Crew:
                         each.exception()
         finally:
             self._together = False
+            self.wait_seconds += max(0.0, time.perf_counter() - start - self._held)
 
     @contextmanager
     def idle(self) -> Iterator[None]:
@@ -54,11 +59,11 @@ class Crew:
         if not self._together:
             yield
             return
-        self._turn.release()
+        self._hand_over()
         try:
             yield
         finally:
-            self._turn.acquire()
+            self._take()
 
     def close(self) -> None:
         """Ends the threads."""
@@ -67,11 +72,19 @@ class Crew:
     def _in_turn(self, place: int, work: Callable[[], Result]) -> Result:
         with self._begins:
             self._begins.wait_for(lambda: self._begun == place)
-            self._turn.acquire()
+            self._take()
             self._begun += 1
             self._begins.notify_all()
         try:
             with torch.inference_mode():
                 return work()
         finally:
-            self._turn.release()
+            self._hand_over()
+
+    def _take(self) -> None:
+        self._turn.acquire()
+        self._taken = time.perf_counter()
+
+    def _hand_over(self) -> None:
+        self._held += time.perf_counter() - self._taken
+        self._turn.release()

@@ -82,8 +82,8 @@ class Generation:
         for sequence in sequences:
             if sequence.finished:
                 places.leave(sequence)
-            elif turning is not None and sequence.cached <= turning < sequence.length:
-                sequence.read_again()
+            elif turning is not None:
+                sequence.turn(turning)
         return [sequence for sequence in sequences if not sequence.finished]
 
     def _pass(self, sequences: list[Sequence], running: int, places: Places) -> Iterator[RequestOutput]:

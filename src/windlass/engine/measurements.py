@@ -1,9 +1,10 @@
 """Counts what a run does while it does it, and tells the doors: progress on the way, a report at the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from windlass.engine.engine import Engine
+from windlass.engine.lanes import LANES, added, lane_seconds
 from windlass.facts.progress import Progress
 from windlass.facts.run_report import RunReport
 from windlass.memory.process_memory import peak_resident_bytes, resident_bytes
@@ -22,7 +23,9 @@ class Measurements:
         self.seconds = {"prefill": 0.0, "decode": 0.0}
         self.tokens = {"prefill": 0, "decode": 0}
         self.passes = {"prefill": 0, "decode": 0}
+        self.lanes = {phase: dict.fromkeys(LANES, 0.0) for phase in self.seconds}
         self._totals = {"prefill": 0, "decode": 0}
+        self._lanes_before = dict.fromkeys(LANES, 0.0)
         self._sequences = 0
         self._phase, self._phase_done = "prefill", 0
         self._phase_start = self._pass_start = self._told = time.perf_counter()
@@ -37,6 +40,7 @@ class Measurements:
 
     def begin_pass(self, read: int, drawn: int) -> None:
         """A pass begins that will read `read` tokens and draw from the logits of `drawn` of them."""
+        self._lanes_before = lane_seconds(self.engine, sum(self.seconds.values()))
         self._pass_start = time.perf_counter()
         self._read, self._drawn, self._slices_done = read, drawn, 0
 
@@ -48,6 +52,8 @@ class Measurements:
     def end_pass(self, sequences: int) -> None:
         """The pass is over; `sequences` of the block were running."""
         self.seconds[self._phase] += time.perf_counter() - self._pass_start
+        grown = added(self._lanes_before, lane_seconds(self.engine, sum(self.seconds.values())))
+        self.lanes[self._phase] = {lane: seconds + grown[lane] for lane, seconds in self.lanes[self._phase].items()}
         self.tokens[self._phase] += self._pass_tokens
         self.passes[self._phase] += 1
         self._phase_done += self._pass_tokens
@@ -108,18 +114,22 @@ class Measurements:
             disk_limit=engine.disk.rate,
             compute_seconds=max(0.0, total - waited),
             wait_seconds=waited,
+            prefill_lanes=self.lanes["prefill"],
+            decode_lanes=self.lanes["decode"],
+            link_bytes=engine.accelerator.copied_bytes()[0] if engine.accelerator else 0,
             attention_seconds=clock.seconds,
             attention_bytes=clock.nbytes,
             peak_memory=peak_resident_bytes(),
             memory_budget=engine.plan.host_bill.budget,
-            bound_by=_bound_by(total, waited),
+            bound_by=_bound_by(self.lanes, total),
         )
 
 
-def _bound_by(total: float, waited: float) -> str:
+def _bound_by(lanes: Mapping[str, Mapping[str, float]], total: float) -> str:
+    """The lane that was busiest over all passes, and for how much of their time."""
     if not total:
         return "nothing"
-    share = waited / total
-    if share > 0.25:
-        return f"the disk (compute waited for weights {share:.0%} of the time)"
-    return f"compute (it waited for weights {share:.0%} of the time)"
+    busy = {lane: sum(phase[lane] for phase in lanes.values()) for lane in LANES}
+    busiest = max(busy, key=lambda lane: busy[lane])
+    names = {"disk": "the disk", "upload": "the link to the device", "download": "the link from the device"}
+    return f"{names.get(busiest, busiest)} (busy {min(1.0, busy[busiest] / total):.0%} of the time)"

@@ -25,6 +25,7 @@ class Sequence:
     stop: StopCheck
     max_tokens: int
     cached: int = 0
+    turned: bool = False
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     cumulative_logprob: float = 0.0
@@ -58,6 +59,15 @@ class Sequence:
     def read_again(self) -> None:
         """Forgets keys and values, so that the whole sequence goes through the model once more."""
         self.cached = 0
+
+    def turn(self, length: int) -> None:
+        """Reads again, once, when what is stored was made for sequences of at most `length` tokens and it outgrew that.
+
+        Reading again may take several passes, on the way through which less than `length` tokens are stored.
+        """
+        if not self.turned and self.cached <= length < self.length:
+            self.turned = True
+            self.read_again()
 
     def _ids(self, start: int, stop: int) -> list[int]:
         prompt = self.request.prompt_token_ids

@@ -61,7 +61,11 @@ class BenchmarkResult:
                     "block_size": plan.block_size,
                     "micro_batch_tokens": plan.micro_batch_tokens,
                     "streamed_bytes": plan.streamed_bytes,
+                    "disk_bytes": plan.disk_bytes,
+                    "num_pages": plan.num_pages,
+                    "host_pages": plan.host_pages,
                     "memory": asdict(plan.memory),
+                    "host": asdict(plan.host) if plan.host else None,
                 },
             }
         )

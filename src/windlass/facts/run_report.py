@@ -1,6 +1,7 @@
 """What a run measured: time, tokens, bytes and memory, each beside the limit it ran into."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from windlass.units import format_bytes, format_rate, format_seconds, format_size
 
@@ -10,8 +11,9 @@ class RunReport:
     """Measured truth of everything an engine has generated so far. Seconds are wall time; bytes are exact counts.
 
     `wait_seconds` is time the compute lane stood waiting for weights, `compute_seconds` the rest of the passes, of
-    which `attention_seconds` and `cache_bytes` belong to decode attention. `disk_limit` is the disk's measured best
-    rate in bytes/s, 0 when nothing streamed.
+    which `attention_seconds` and `attention_bytes` belong to decode attention. `disk_limit` is the disk's measured best
+    rate in bytes/s, 0 when nothing streamed. `prefill_lanes` and `decode_lanes` say for how many seconds of the phase
+    each order of work was busy (disk, upload, compute, download, host); `link_bytes` were carried to a device.
     """
 
     load_seconds: float = 0.0
@@ -25,6 +27,9 @@ class RunReport:
     disk_limit: float = 0.0
     compute_seconds: float = 0.0
     wait_seconds: float = 0.0
+    prefill_lanes: Mapping[str, float] = field(default_factory=dict)
+    decode_lanes: Mapping[str, float] = field(default_factory=dict)
+    link_bytes: int = 0
     attention_seconds: float = 0.0
     attention_bytes: int = 0
     peak_memory: int = 0
@@ -46,7 +51,7 @@ class RunReport:
         """Wall time of one decode pass over the whole model."""
         return self.decode_seconds / self.decode_passes if self.decode_passes else 0.0
 
-    def as_dict(self) -> dict[str, float | int | str]:
+    def as_dict(self) -> dict[str, object]:
         """Every field and derived rate, for `--json`."""
         return asdict(self) | {
             "prefill_rate": self.prefill_rate,
@@ -65,6 +70,10 @@ class RunReport:
         if self.bytes_read:
             limit = f" of {format_rate(self.disk_limit)} measured" if self.disk_limit else ""
             lines.append(f"disk     {format_bytes(self.bytes_read)} read at {format_rate(self.disk_rate)}{limit}")
+        if self.link_bytes:
+            lines.append(f"link     {format_bytes(self.link_bytes)} to the device")
+            busy = ", ".join(f"{lane} {seconds:.2f} s" for lane, seconds in self.decode_lanes.items())
+            lines.append(f"lanes    busy in decode: {busy}")
         lines.append(f"memory   {format_size(self.peak_memory)} at most, budget {format_size(self.memory_budget)}")
         lines.append(f"bound by {self.bound_by}")
         return lines

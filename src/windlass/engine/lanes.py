@@ -1,0 +1,25 @@
+"""How long each order of work has been busy: what a pass is bound by is the busiest of them.
+
+disk      reads in flight, one or many
+upload    copies to the device
+compute   work of the model issued where it computes; on the host, all of it that does not wait
+download  copies to the host
+host      keys and values stored in host memory beside a device, and attention to them
+"""
+
+from windlass.engine.engine import Engine
+
+LANES = ("disk", "upload", "compute", "download", "host")
+
+
+def lane_seconds(engine: Engine, passes: float) -> dict[str, float]:
+    """Busy seconds so far by lane, where the passes have taken `passes` seconds of wall time."""
+    upload, download = engine.accelerator.busy_seconds() if engine.accelerator else (0.0, 0.0)
+    waited = engine.weights.wait_seconds + engine.crew.wait_seconds
+    busy = (engine.reader.busy_seconds, upload, max(0.0, passes - waited), download, engine.host_lane.busy_seconds)
+    return dict(zip(LANES, busy, strict=True))
+
+
+def added(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What has been added since."""
+    return {lane: after[lane] - before[lane] for lane in LANES}
