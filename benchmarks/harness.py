@@ -6,6 +6,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -38,7 +39,9 @@ def llama_3b(folder: Path) -> Path:
 def run(command: Sequence[str], cap: str | None = None) -> str:
     """Runs a command, under a hard cap that counts the page cache if `cap` is given -> its standard output."""
     whole = ["bash", str(SHARED / "bench" / "capped.sh"), cap, *command] if cap else list(command)
-    done = subprocess.run(whole, capture_output=True, text=True, env=ENVIRONMENT)
+    # A peer may leave gigabytes in the folder for temporary files.
+    with tempfile.TemporaryDirectory(prefix="windlass-benchmark-") as folder:
+        done = subprocess.run(whole, capture_output=True, text=True, env=ENVIRONMENT | {"TMPDIR": folder})
     if done.returncode:
         raise SystemExit(f"{' '.join(whole)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return done.stdout

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from checkpoints import random_model, save
-from windlass.engine import disk_lane, engine, weights
+from windlass.engine import disk_lane, engine, layer_stores, weights
 from windlass.engine.llm import LLM
 from windlass.errors import BudgetError, StorageError, UsageError
 from windlass.facts.plan import Plan
@@ -46,7 +46,7 @@ def arenas(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Arena]]:
             super().__init__(nbytes)
             made.append(weakref.ref(self))
 
-    for module in (engine, weights, disk_lane):
+    for module in (layer_stores, weights, disk_lane):
         monkeypatch.setattr(module, "Arena", Noted)
     return made
 
@@ -122,7 +122,7 @@ def test_whatever_fails_once_the_disk_lane_runs(
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError()])
-@pytest.mark.parametrize("module", [engine, weights], ids=["cache", "weights"])
+@pytest.mark.parametrize("module", [layer_stores, weights], ids=["cache", "weights"])
 def test_memory_that_the_system_refuses(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, module: Any
 ) -> None:

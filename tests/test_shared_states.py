@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from checkpoints import random_model, save
-from windlass.engine.opened_model import OpenedModel, open_model
+from windlass.engine.opened_model import OpenedModel, open_model, read_files
 from windlass.model.shared_states import SharedStates, store_index
 from windlass.model.streams import in_front, put_behind, put_in_front
 
@@ -25,7 +25,7 @@ def connected(shared: SharedStates, index: int) -> Attention:
 
 @pytest.fixture(params=["gemma3n_text", "gemma4_text"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> OpenedModel:
-    return open_model(save(random_model(request.param), tmp_path), request.param, "float32", None)
+    return open_model(read_files(save(random_model(request.param), tmp_path)), request.param, "float32", None)
 
 
 def test_layers_that_share_take_no_room_in_the_cache(opened: OpenedModel) -> None:
