@@ -1,9 +1,9 @@
-"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident} ..."""
+"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers} ..."""
 
 import runpy
 import sys
 
-NAMES = ("offload", "prefill", "cache", "resident")
+NAMES = ("offload", "prefill", "cache", "resident", "tiers")
 
 
 def main() -> None:

@@ -14,11 +14,12 @@ PAGE_TOKENS, PAGES = 8, 48
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Shares of the weights on the device and in host memory (the rest is on disk), and of the cache on the host."""
+    """Shares of weights on device and host, the rest on disk; of the cache on host and disk, the rest on the device."""
 
     weights_on_device: float
     weights_on_host: float
     cache_on_host: float
+    cache_on_disk: float = 0.0
 
     def plan(self, facts: ModelFacts, plan: Plan, pass_tokens: int) -> Plan:
         """`plan`, placed so."""
@@ -28,7 +29,8 @@ class Placement:
             place(facts, plan, device, both - device),
             page_tokens=PAGE_TOKENS,
             num_pages=PAGES,
-            host_pages=round(PAGES * self.cache_on_host),
+            host_pages=int(PAGES * self.cache_on_host),
+            disk_pages=int(PAGES * min(self.cache_on_disk, 1 - self.cache_on_host)),
             pass_tokens=pass_tokens,
         )
 

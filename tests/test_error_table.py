@@ -98,7 +98,10 @@ BUDGETS = [
         ("--gpu-memory has no effect on the CPU", "leave it out"),
     ),
     Wrong(
-        "offload folder", (*RUN, "--offload-dir", "{folder}"), 2, ("--offload-dir has no effect yet", "leave it out")
+        "offload folder that is none",
+        (*RUN, "--offload-dir", "{folder}/nowhere"),
+        2,
+        ("--offload-dir", "nowhere is not a folder", "make it, or name another one"),
     ),
     Wrong("quantization", (*RUN, "--quantization", "int4"), 2, ("quantization='int4' does not exist", "leave it out")),
     Wrong("dtype of no kind", (*RUN, "--dtype", "int7"), 2, ("dtype 'int7' is not known", "choose one of auto")),

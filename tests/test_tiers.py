@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from checkpoints import ARCHITECTURES, greedy_answers, random_model, random_prompts, save
 from placements import Placement, any_plan
 from windlass.engine.llm import LLM
-from windlass.errors import BudgetError
+from windlass.errors import BudgetError, DeviceError
 from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
 
 LENGTHS, TOKENS = (5, 17, 11, 40), 12
 GREEDY = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
@@ -25,7 +28,7 @@ DEVICE, MEMORY = "sim:rate=2GB/s,latency=20us,delay=400us", "200MiB"
 SPLITS = {
     "half of the weights on the device": Placement(0.5, 0.5, 0.0),
     "half of the keys and values on the host": Placement(0.6, 0.4, 0.5),
-    "a little on disk": Placement(0.3, 0.4, 0.3),
+    "a little on disk": Placement(0.3, 0.4, 0.3, 0.3),
 }
 
 Case = tuple[Path, list[list[int]], list[list[int]], Plan]
@@ -54,17 +57,19 @@ def placed(opened: LLM, plan: Plan, placement: Placement, pass_tokens: int = 19)
     return placement.plan(opened.opened.facts, plan, pass_tokens)
 
 
+@pytest.mark.parametrize("device", [f"{DEVICE},seed=3", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_in_three_splits(architecture: str, tmp_path: Path) -> None:
+def test_every_architecture_in_three_splits(architecture: str, device: str, tmp_path: Path) -> None:
     folder, prompts, expected, plan = case(architecture, tmp_path)
     for name, placement in SPLITS.items():
-        with LLM(folder, device=f"{DEVICE},seed=3", gpu_memory=MEMORY) as llm:
+        with LLM(folder, device=device, gpu_memory="2GiB") as llm:
             given_plan = placed(llm, plan, placement)
-        with LLM(folder, device=f"{DEVICE},seed=3", gpu_memory=MEMORY, plan=given_plan) as llm:
+        with LLM(folder, device=device, gpu_memory="2GiB", plan=given_plan, offload_dir=tmp_path) as llm:
             assert answers(llm, prompts) == expected, name
 
 
-PLACEMENTS = st.builds(Placement, st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+SHARES = st.floats(0, 1)
+PLACEMENTS = st.builds(Placement, SHARES, SHARES, SHARES, SHARES)
 SEEDS, PASSES, MICRO_BATCHES = st.integers(0, 1000), st.integers(4, 90), st.integers(1, 40)
 
 
@@ -73,7 +78,7 @@ def run_a_random_plan(llama: Case, placement: Placement, seed: int, pass_tokens:
     device = f"{DEVICE},seed={seed}"
     with LLM(folder, device=device, gpu_memory=MEMORY) as llm:
         chosen = replace(placed(llm, plan, placement, pass_tokens), micro_batch_tokens=micro_batch)
-    with LLM(folder, device=device, gpu_memory=MEMORY, plan=chosen) as llm:
+    with LLM(folder, device=device, gpu_memory=MEMORY, plan=chosen, offload_dir=folder) as llm:
         assert answers(llm, prompts) == expected
 
 
@@ -125,3 +130,37 @@ def test_answers_that_share_a_prompt_share_it_across_memories(llama: Case) -> No
         with LLM(folder, device=DEVICE, gpu_memory=MEMORY, plan=chosen) as llm:
             got = [[out.token_ids for out in output.outputs] for output in llm.generate(requests, params)]
         assert got == wanted, f"{share:.0%} on the host"
+
+
+def test_a_micro_batch_that_the_device_has_no_memory_for_is_halved(
+    llama: Case, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once, whatever layer it happens in, and the tokens are the same."""
+    folder, prompts, expected, plan = llama
+    forward = LlamaMLP.forward
+
+    def cramped(module: LlamaMLP, hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.shape[1] > 3:
+            raise torch.OutOfMemoryError("no memory for so many tokens")
+        return forward(module, hidden)
+
+    with LLM(folder, device=DEVICE, gpu_memory=MEMORY) as llm:
+        chosen = replace(placed(llm, plan, Placement(0.5, 0.5, 0.5)), micro_batch_tokens=19)
+    with LLM(folder, device=DEVICE, gpu_memory=MEMORY, plan=chosen) as llm:
+        monkeypatch.setattr(LlamaMLP, "forward", cramped)
+        assert answers(llm, prompts) == expected
+    assert [record.getMessage() for record in caplog.records if record.name == "windlass"] == [
+        "the device ran out of memory: micro-batches are now of at most 4 tokens"
+    ]
+
+
+def test_a_device_without_memory_for_one_token_says_so(llama: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: LlamaMLP, hidden: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no memory at all")
+
+    folder, prompts, _, plan = llama
+    with LLM(folder, device=DEVICE, gpu_memory=MEMORY, plan=plan) as llm:
+        llm.prepare(Workload(4, 40, TOKENS))
+        monkeypatch.setattr(LlamaMLP, "forward", full)
+        with pytest.raises(DeviceError, match="no memory left for a single token"):
+            answers(llm, prompts)

@@ -4,6 +4,7 @@ Each function returns the value in the one form the engine uses, and raises Usag
 and how to write it.
 """
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -87,14 +88,26 @@ def read_optional(flag: str, value: object, kind: type[Kind], advice: str) -> Ki
     return value
 
 
-def refuse_what_is_to_come(offload_dir: object, quantization: object, kv_cache_dtype: object) -> None:
+def read_folder(flag: str, value: object) -> Path | None:
+    """A folder that exists and can be written, or None."""
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)):
+        raise UsageError(f"{flag} must be a folder, got {shown(value)}")
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {folder} is not a folder; make it, or name another one")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{flag} {folder} cannot be written; change its permissions, or name another one")
+    return folder
+
+
+def refuse_what_is_to_come(quantization: object, kv_cache_dtype: object) -> None:
     """Raises UsageError for promised arguments that would have no effect yet."""
     if quantization is not None:
         raise UsageError(f"quantization={quantization!r} does not exist yet; leave it out: weights run as they are")
     if kv_cache_dtype != "auto":
         raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
-    if offload_dir is not None:
-        raise UsageError("--offload-dir has no effect yet: weights are read where the checkpoint lies; leave it out")
 
 
 def shown(value: object) -> str:

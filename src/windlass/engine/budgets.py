@@ -1,5 +1,8 @@
 """How much memory a run may use, of the host and of a device, measured after everything has loaded."""
 
+import shutil
+from pathlib import Path
+
 import torch
 
 from windlass.engine.opened_model import OpenedModel
@@ -23,6 +26,7 @@ def demands(
     gpu_memory: int | None,
     micro_batch_tokens: int | None,
     block_size: int,
+    offload_dir: Path | None,
 ) -> Demands:
     """Measures what a micro-batch takes and what the process holds already."""
     most = max(workload.num_prompts, workload.num_prompts * workload.prompt_len)
@@ -51,6 +55,7 @@ def demands(
         block_size=block_size,
         host_budget=host_budget if opened.target.beside_host else None,
         host_base=held,
+        offload=shutil.disk_usage(offload_dir).free if offload_dir is not None else 0,
     )
 
 

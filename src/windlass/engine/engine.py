@@ -2,8 +2,10 @@
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -23,6 +25,7 @@ from windlass.model.assembly import Assembly
 from windlass.model.attention import connect_attention
 from windlass.model.groups import all_slots
 from windlass.model.kvcache import KVCache
+from windlass.model.layer_store import Batch
 from windlass.model.page_table import PageTable
 from windlass.model.tiered_store import HostSide
 from windlass.units import format_size
@@ -36,9 +39,14 @@ class Engine:
     """
 
     def __init__(
-        self, opened: OpenedModel, plan: Plan, disk: DiskProfile, on_load: Callable[[int, int, float], None]
+        self,
+        opened: OpenedModel,
+        plan: Plan,
+        disk: DiskProfile,
+        on_load: Callable[[int, int, float], None],
+        offload_dir: Path | None = None,
     ) -> None:
-        self.opened, self.plan, self.disk = opened, plan, disk
+        self.opened, self.plan, self.disk, self.offload_dir = opened, plan, disk, offload_dir
         self.load_seconds = 0.0
         with ExitStack() as undo:
             try:
@@ -69,7 +77,8 @@ class Engine:
         assembly = Assembly(opened.lifted.model, opened.parameters, _dtypes(opened))
         self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, self.accelerator)
         undo.callback(self.weights.close)
-        stores = LayerStores(opened.facts.cache_shapes, plan, opened.dtype, self.accelerator)
+        stores = LayerStores(opened.facts.cache_shapes, plan, opened.dtype, self.accelerator, self.offload_dir)
+        self.disk_cache = stores.disk
         undo.callback(stores.close)
         side = None
         if self.accelerator is not None:
@@ -81,9 +90,21 @@ class Engine:
         self._load(on_load)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late)
+        self.runner.before_pass = self._begin_pass
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
             connect_attention(part.module, self.cache)
+
+    def _begin_pass(self, batches: Sequence[Batch]) -> None:
+        """Begins to read keys and values that lie on disk, in the order of work of whoever attends to them."""
+        if self.disk_cache is None:
+            return
+        live = {page for pages in self.cache.table.pages.values() for page in pages}
+        begin = partial(self.disk_cache.begin_pass, batches, live)
+        if self.accelerator is None:
+            begin()
+        else:
+            self.host_lane.submit(begin).wait()
 
     def _load(self, on_load: Callable[[int, int, float], None]) -> None:
         start, done = time.perf_counter(), 0

@@ -16,7 +16,8 @@ def lane_seconds(engine: Engine, passes: float) -> dict[str, float]:
     """Busy seconds so far by lane, where the passes have taken `passes` seconds of wall time."""
     upload, download = engine.accelerator.busy_seconds() if engine.accelerator else (0.0, 0.0)
     waited = engine.weights.wait_seconds + engine.crew.wait_seconds
-    busy = (engine.reader.busy_seconds, upload, max(0.0, passes - waited), download, engine.host_lane.busy_seconds)
+    disk = engine.reader.busy_seconds + (engine.disk_cache.file.busy_seconds if engine.disk_cache else 0.0)
+    busy = (disk, upload, max(0.0, passes - waited), download, engine.host_lane.busy_seconds)
     return dict(zip(LANES, busy, strict=True))
 
 

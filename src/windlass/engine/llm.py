@@ -14,6 +14,7 @@ from windlass.engine.arguments import (
     read_count,
     read_device,
     read_dtype,
+    read_folder,
     read_memory,
     read_model,
     read_optional,
@@ -79,7 +80,8 @@ class LLM:
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        refuse_what_is_to_come(offload_dir, quantization, kv_cache_dtype)
+        refuse_what_is_to_come(quantization, kv_cache_dtype)
+        self._offload_dir = read_folder("--offload-dir", offload_dir)
         name, dtype_asked = read_model(model), read_dtype(dtype)
         self._host_memory = read_memory("--host-memory", host_memory)
         self._gpu_memory = read_memory("--gpu-memory", gpu_memory)
@@ -241,7 +243,7 @@ class LLM:
         self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
-        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load)
+        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir)
         self._measurements = Measurements(self._engine, self._on_progress)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
@@ -262,7 +264,13 @@ class LLM:
 
     def _make_plan(self, workload: Workload) -> Plan:
         asked = demands(
-            self.opened, workload, self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size
+            self.opened,
+            workload,
+            self._host_memory,
+            self._gpu_memory,
+            self._micro_batch_tokens,
+            self._block_size,
+            self._offload_dir,
         )
         return search(self.opened.facts, workload, asked)
 

@@ -41,19 +41,26 @@ class RowSlice:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """How the cache is cut: `tokens` a page, the first `here` pages where the model computes, `host` on the host."""
+    """How the cache is cut into pages of `tokens` tokens.
+
+    The first `here` pages lie where the model computes, then come `host` pages in host memory beside a device, and
+    `disk` pages on disk.
+    """
 
     tokens: int
     here: int
     host: int = 0
+    disk: int = 0
 
-    def batch(self, spans: Sequence[TokenSpan], device: torch.device) -> Batch:
+    def batch(self, spans: Sequence[TokenSpan], device: torch.device, turn: int) -> Batch:
         """The spans as attention sees them in each memory."""
-        if not self.host:
-            return Batch(AttentionBatch(spans, self.tokens, device))
+        if not self.host and not self.disk:
+            return Batch(AttentionBatch(spans, self.tokens, device), turn=turn)
+        end = self.here + self.host
         here = AttentionBatch(spans, self.tokens, device, range(self.here))
-        host = AttentionBatch(spans, self.tokens, "cpu", range(self.here, self.here + self.host))
-        return Batch(here, host)
+        host = AttentionBatch(spans, self.tokens, "cpu", range(self.here, end)) if self.host else None
+        disk = AttentionBatch(spans, self.tokens, "cpu", range(end, end + self.disk)) if self.disk else None
+        return Batch(here, host, disk, turn)
 
 
 class Row:
@@ -85,4 +92,6 @@ class Row:
                 spans.append(TokenSpan(low - start, high - low, context, tables[span.sequence]))
                 rows.append((low - start, high - start))
                 lengths.append(span.alone)
-        return RowSlice(start, stop, pages.batch(spans, self.device), SequenceLengths(tuple(rows), tuple(lengths)))
+        return RowSlice(
+            start, stop, pages.batch(spans, self.device, start), SequenceLengths(tuple(rows), tuple(lengths))
+        )

@@ -6,7 +6,9 @@ nothing of requests or text.
 T tokens of the row; H hidden size; R rows whose logits are wanted; V vocabulary.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -19,13 +21,17 @@ from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
 from windlass.engine.row import Pages, Row, RowSlice, RowSpan
 from windlass.engine.weights import Weights
+from windlass.errors import DeviceError
 from windlass.facts.plan import Plan
 from windlass.model.kvcache import KVCache
+from windlass.model.layer_store import Batch
 from windlass.model.rotary import DeferredTables
 from windlass.model.tree import map_tree
 from windlass.model.zoo import LiftedModel
 from windlass.planner.schedule import Op, Schedule, Step, micro_batches, schedule
 from windlass.units import MIB
+
+LOG = logging.getLogger("windlass")
 
 # Logits of this many bytes at a time where the head stays in memory and can be used again and again.
 LOGITS_BYTES = 16 * MIB
@@ -36,8 +42,9 @@ class Runner:
 
     def __init__(self, plan: Plan, cache: KVCache, device: torch.device, crew: Crew) -> None:
         self.plan, self.cache, self.device, self.crew = plan, cache, device, crew
-        self._pages = Pages(plan.page_tokens, plan.device_pages, plan.host_pages)
+        self._pages = Pages(plan.page_tokens, plan.device_pages, plan.host_pages, plan.disk_pages)
         self.after_slice: Callable[[], None] = _nothing
+        self.before_pass: Callable[[Sequence[Batch]], None] = _nothing
         self._lifted: LiftedModel
         self._weights: Weights
         self._embedding: EmbeddingRows
@@ -46,6 +53,7 @@ class Runner:
         self._schedule: Schedule
         self._slices: dict[int, RowSlice]
         self._first_row: torch.Tensor
+        self._halvings = 0
 
     def connect(
         self, lifted: LiftedModel, weights: Weights, embedding: EmbeddingRows, narrows_late: bool = False
@@ -66,6 +74,7 @@ class Runner:
         self._slices = {
             start: row.cut(start, stop, tables, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
         }
+        self.before_pass([piece.batch for piece in self._slices.values()])
         hidden = self._lifted.decoder.run(
             input_ids=row.ids, position_ids=row.positions, past_key_values=self.cache, use_cache=True
         )  # (1, R, H)
@@ -88,7 +97,7 @@ class Runner:
                 self._weights.lend(index)
             elif op is Op.COMPUTE:
                 computing = [partial(self._compute, layer, row, step, args, kwargs) for step in steps]
-                result = self.crew.run(computing, together=self.plan.host_pages > 0)[-1]
+                result = self.crew.run(computing, together=self.plan.far_pages > 0)[-1]
             elif op is Op.TAKE_BACK:
                 self._weights.take_back(index)
         self.after_slice()
@@ -121,8 +130,42 @@ class Runner:
     def _compute(
         self, layer: nn.Module, row: torch.Tensor, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """One micro-batch through a layer; its rows are replaced where they stand."""
-        piece = self._slices[step.start]
+        """One micro-batch through a layer. One that the device has no memory for is halved, and so are later ones."""
+        pieces, result = [self._slices[step.start]], None
+        while pieces:
+            try:
+                result = self._compute_piece(layer, row, pieces[0], args, kwargs)
+            except torch.OutOfMemoryError as error:
+                failed = pieces[0].stop - pieces[0].start
+                if failed == 1:
+                    raise DeviceError(
+                        f"{self.device} has no memory left for a single token though the plan counts on it: something "
+                        "else took it; free it, or lower --gpu-memory so that less is planned"
+                    ) from error
+            else:
+                del pieces[0]
+                continue
+            # Here the failed attempt's tensors are gone with its traceback.
+            pieces[:1] = self._halved(pieces[0])
+            self._take_smaller_steps(failed // 2)
+        return result
+
+    def _halved(self, piece: RowSlice) -> list[RowSlice]:
+        middle = (piece.start + piece.stop) // 2
+        edges = ((piece.start, middle), (middle, piece.stop))
+        return [self._row.cut(start, stop, self.cache.table.pages, self._pages) for start, stop in edges]
+
+    def _take_smaller_steps(self, tokens: int) -> None:
+        if tokens < self.plan.micro_batch_tokens:
+            if not self._halvings:
+                LOG.warning("the device ran out of memory: micro-batches are now of at most %d tokens", tokens)
+            self._halvings += 1
+            self.plan = replace(self.plan, micro_batch_tokens=tokens)
+
+    def _compute_piece(
+        self, layer: nn.Module, row: torch.Tensor, piece: RowSlice, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Rows through a layer; they are replaced where they stand."""
         self.cache.begin(piece.batch, self._row.positions[0, piece.start : piece.stop])
         tokens = row.shape[1]
 
@@ -174,5 +217,5 @@ class Runner:
             self._first_row.untyped_storage().resize_(0)
 
 
-def _nothing() -> None:
+def _nothing(*_: Any) -> None:
     """Nobody listens."""

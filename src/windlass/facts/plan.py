@@ -63,8 +63,8 @@ class Plan:
     computes them `micro_batch_tokens` at a time. Keys and values lie in `num_pages` pages of `page_tokens` tokens.
 
     Where the model computes on a device, `memory` is the device's and `host` the bill of the process's own memory:
-    there stay the sources of `host_resident`, which cross the link each pass, and the last `host_pages` of the pages,
-    whose decode attention runs on the host.
+    there stay the sources of `host_resident`, which cross the link each pass, and `host_pages` of the pages, whose
+    decode attention runs on the host. The last `disk_pages` pages lie on disk, in the offload folder.
     """
 
     model: str
@@ -81,11 +81,17 @@ class Plan:
     host: MemoryBill | None = None
     host_resident: frozenset[str] = frozenset()
     host_pages: int = 0
+    disk_pages: int = 0
 
     @property
     def device_pages(self) -> int:
         """Pages of keys and values that lie where the model computes."""
-        return self.num_pages - self.host_pages
+        return self.num_pages - self.host_pages - self.disk_pages
+
+    @property
+    def far_pages(self) -> int:
+        """Pages beside a device, whose attention the host computes while the device goes on."""
+        return self.host_pages + self.disk_pages if self.host is not None else 0
 
     @property
     def host_bill(self) -> MemoryBill:
@@ -113,6 +119,8 @@ class Plan:
         block = f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens"
         if self.host_pages:
             block += f"; {self.host_pages / self.num_pages:.0%} of the keys and values in host memory"
+        if self.disk_pages:
+            block += f"; {self.disk_pages / self.num_pages:.0%} of the keys and values on disk"
         return [*lines, f"weights  {self._journey()}", block]
 
     def _journey(self) -> str:

@@ -99,17 +99,30 @@ def plan_decode(
 
     With `held`, only pages of that range, numbered from its start. There may be none: then there are no waves.
     """
+    return plan_reads(visible_reads(spans, rule, page_tokens, held), len(spans), page_tokens, sizes, device)
+
+
+def visible_reads(
+    spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, held: range | None = None
+) -> list[PageRead]:
+    """What the spans of length 1 see of their pages, in the order in which these lie."""
     every = (read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens))
     if held is not None:
         every = (replace(read, page=read.page - held.start) for read in every if read.page in held)
-    reads = sorted(every, key=lambda read: (read.page, read.owner))
+    return sorted(every, key=lambda read: (read.page, read.owner))
+
+
+def plan_reads(
+    reads: Sequence[PageRead], sequences: int, page_tokens: int, sizes: DecodeSizes, device: torch.device
+) -> DecodePlan:
+    """Plans given reads, which are in the order of their pages."""
     wave = sizes.wave_blocks * sizes.block_pages
     waves = tuple(
-        _wave(reads[at : at + wave], len(spans), page_tokens, sizes, device) for at in range(0, len(reads), wave)
+        _wave(reads[at : at + wave], sequences, page_tokens, sizes, device) for at in range(0, len(reads), wave)
     )
     one_block = len(waves) == 1 and len(waves[0].blocks) == 1
-    single = one_block and len(reads) == waves[0].items and [read.owner for read in reads] == [*range(len(spans))]
-    return DecodePlan(waves, len(spans), single)
+    single = one_block and len(reads) == waves[0].items and [read.owner for read in reads] == [*range(sequences)]
+    return DecodePlan(waves, sequences, single)
 
 
 def _wave(

@@ -18,13 +18,16 @@ from windlass.kernels.token_span import TokenSpan
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What attention must know of a micro-batch: seen by the pages where the model computes, and by those on the host.
+    """What attention must know of a micro-batch, as the pages of each memory see it.
 
-    `host` is None where every page lies where the model computes.
+    `here` are those where the model computes, `host` those in host memory beside a device, `disk` those on disk; None
+    where there are none. `turn` numbers the micro-batches of a pass.
     """
 
     here: AttentionBatch
     host: AttentionBatch | None = None
+    disk: AttentionBatch | None = None
+    turn: int = 0
 
     @property
     def spans(self) -> tuple[TokenSpan, ...]:

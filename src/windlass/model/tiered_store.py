@@ -1,10 +1,10 @@
-"""Keys and values of one layer partly on a device and partly in host memory; the work goes where they lie.
+"""Keys and values of one layer on a device, in host memory and on disk; the work goes where they lie.
 
-Decode attention over host pages is computed by the host: only queries and results cross the link, while the device
-goes on with its own pages and with another micro-batch. Prefill brings what came before from host pages to the device.
+Decode attention over pages that are not on the device is computed by the host: only queries and results cross the link,
+while the device goes on with its own pages and with another micro-batch. Prefill brings what came before to the device.
 Partial results come together exactly, so pages may lie anywhere.
 
-T rows of a micro-batch, S sequences that decode, B spans alike of n rows, m tokens; H query heads; Hk, Hv heads and
+T rows of a micro-batch, S sequences that decode, m tokens; H query heads; Hk, Hv heads and
 Dk, Dv sizes of keys and values.
 """
 
@@ -21,14 +21,11 @@ from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
-from windlass.kernels.span_attention import finish, partial_attention
-from windlass.kernels.token_span import TokenSpan
 from windlass.memory.accelerator import Accelerator
 from windlass.memory.host_lane import HostLane, HostTask
+from windlass.model.context_attention import context_attention
+from windlass.model.disk_pages import DiskPages
 from windlass.model.layer_store import Batch
-
-# Tokens of context that are brought to the device at once in prefill.
-CONTEXT_PIECE = 4096
 
 Partial = tuple[torch.Tensor, torch.Tensor]
 
@@ -43,22 +40,24 @@ class HostSide:
 
 
 class TieredStore:
-    """`here` holds the pages before `first_host_page`, `host` those from it on."""
+    """`here` holds the first pages, `host` those behind them, `disk` the last; of the latter two one may be missing."""
 
-    def __init__(self, here: PageStore, host: PageStore, first_host_page: int, side: HostSide) -> None:
-        self.here, self.host, self.first_host_page, self.side = here, host, first_host_page, side
+    def __init__(self, here: PageStore, host: PageStore | None, disk: DiskPages | None, side: HostSide) -> None:
+        self.here, self.host, self.disk, self.side = here, host, disk, side
+        self.first_host_page = here.num_pages
+        self.first_disk_page = here.num_pages + (host.num_pages if host is not None else 0)
         self._written: HostTask[None] | None = None
 
     def write(self, batch: Batch, key: torch.Tensor, value: torch.Tensor) -> None:
         """See LayerStore. What belongs on the host is on its way there when this returns."""
-        assert batch.host is not None and batch.here.rows is not None and batch.host.rows is not None
+        assert batch.here.rows is not None
         if len(batch.here.rows):
             self.here.write(batch.here, key.index_select(1, batch.here.rows), value.index_select(1, batch.here.rows))
-        if len(batch.host.rows):
-            rows = batch.host.rows.to(key.device)
-            sent = [self._download(each.index_select(1, rows)) for each in (key, value)]
-            host = batch.host
-            self._written = self.side.lane.submit(lambda: self.host.write(host, sent[0].result(), sent[1].result()))
+        for there, store in ((batch.host, self.host), (batch.disk, self.disk)):
+            if there is not None and store is not None and there.rows is not None and len(there.rows):
+                rows = there.rows.to(key.device)
+                sent = [self._download(each.index_select(1, rows)) for each in (key, value)]
+                self._written = self.side.lane.submit(partial(_store, store, there, *sent))
 
     def attend(
         self,
@@ -73,9 +72,9 @@ class TieredStore:
         out = query.new_empty(query.shape[1], query.shape[0], self.here.values.shape[-1])
         decoding = query.index_select(1, batch.here.decode_rows).transpose(0, 1).contiguous()  # (S, H, Dk)
         begun = self._begin_on_host(decoding, batch, rule)
-        fresh = key.shape[1] == query.shape[1]
+        fresh = (key, value) if key.shape[1] == query.shape[1] else None
         for alike in batch.here.prefill_groups:
-            attended = self._prefill(query, (key, value) if fresh else None, alike, rule, sinks)
+            attended = context_attention(query, fresh, alike, rule, sinks, self.read)
             for span, rows in zip(alike, attended, strict=True):
                 out[span.row : span.row + span.length] = rows
         if batch.here.decode_spans:
@@ -83,7 +82,7 @@ class TieredStore:
         return out
 
     def read(self, pages: Sequence[int], stop: int, start: int = 0) -> Partial:
-        """See LayerStore. Tokens on the host are brought to the device."""
+        """See LayerStore. Tokens elsewhere are brought to the device."""
         parts = [self._read_run(pages, last, first) for first, last in self._runs(pages, stop, start)]
         if len(parts) == 1:
             return parts[0]
@@ -91,47 +90,53 @@ class TieredStore:
 
     def copy_page(self, source: int, target: int) -> None:
         """See LayerStore."""
-        from_host, to_host = source >= self.first_host_page, target >= self.first_host_page
-        if from_host and to_host:
-            work = partial(_copy, self.host, self._local(source), self.host, self._local(target))
-            self.side.lane.submit(work).wait()
-        elif to_host:
-            self._put(target, [self._download(each[source].clone()) for each in (self.here.keys, self.here.values)])
-        elif from_host:
-            self.here.keys[target], self.here.values[target] = self._read_run([source], self.here.page_tokens, 0)
+        key, value = self._read_run([source], self.here.page_tokens, 0)
+        if target < self.first_host_page:
+            self.here.keys[target], self.here.values[target] = key, value
+            return
+        sent = [self._download(key), self._download(value)]
+        self.side.lane.submit(partial(self._put, target, *sent)).wait()
+
+    def _put(self, target: int, key: "Download", value: "Download") -> None:
+        """Stores a whole page on the host or on disk: key (Hk, P, Dk) and value (Hv, P, Dv)."""
+        if target >= self.first_disk_page:
+            assert self.disk is not None
+            self.disk.put(target - self.first_disk_page, key.result(), value.result())
         else:
-            _copy(self.here, source, self.here, target)
-
-    def _put(self, target: int, sent: Sequence["Download"]) -> None:
-        """Writes a whole page on the host: key (Hk, P, Dk) and value (Hv, P, Dv)."""
-
-        def work() -> None:
-            local = self._local(target)
-            self.host.keys[local], self.host.values[local] = sent[0].result(), sent[1].result()
-
-        self.side.lane.submit(work).wait()
+            assert self.host is not None
+            local = target - self.first_host_page
+            self.host.keys[local], self.host.values[local] = key.result(), value.result()
 
     def _begin_on_host(
         self, decoding: torch.Tensor, batch: Batch, rule: AttentionRule
     ) -> HostTask[torch.Tensor] | None:
         """Sends queries (S, H, Dk) to the host, which attends to its pages -> (S, H, Dv + 1) with the log-sum-exp."""
-        assert batch.host is not None
-        if not batch.host.decodes_here:
-            return None
-        plan = batch.host.decode_plan(rule, decode_sizes(decoding.shape[1], self.host))
-        if not plan.waves:
+        if not any(there is not None and there.decodes_here for there in (batch.host, batch.disk)):
             return None
         sent, written = self._download(decoding), self._written
 
         def work() -> torch.Tensor:
             if written is not None:
                 written.result()  # it came before on this lane: this only raises what it may have raised
-            out, log_sum = partial_decode(sent.result(), self.host, plan, rule)
-            packed = self.side.accelerator.host_empty((*out.shape[:2], out.shape[2] + 1), torch.float32)
-            packed[..., :-1], packed[..., -1] = out, log_sum
-            return packed
+            return self._attend_on_host(sent.result(), batch, rule)
 
         return self.side.lane.submit(work)
+
+    def _attend_on_host(self, query: torch.Tensor, batch: Batch, rule: AttentionRule) -> torch.Tensor:
+        """query (S, H, Dk) -> (S, H, Dv + 1): the result and, last, the log-sum-exp; float32."""
+        sequences, heads, _ = query.shape
+        out = query.new_zeros(sequences, heads, self.here.values.shape[-1], dtype=torch.float32)
+        whole: Partial = (out, query.new_full((sequences, heads), -torch.inf, dtype=torch.float32))
+        if self.host is not None and batch.host is not None:
+            plan = batch.host.decode_plan(rule, decode_sizes(heads, self.host))
+            if plan.waves:
+                whole = partial_decode(query, self.host, plan, rule)
+        if self.disk is not None and batch.disk is not None:
+            more = self.disk.partial(query, batch.disk, rule, batch.turn)
+            whole = whole if more is None else combine(whole, more)
+        packed = self.side.accelerator.host_empty((sequences, heads, out.shape[-1] + 1), torch.float32)
+        packed[..., :-1], packed[..., -1] = whole
+        return packed
 
     def _decode(
         self,
@@ -153,57 +158,37 @@ class TieredStore:
             parts.append((packed[..., :-1], packed[..., -1]))
         return finish_decode(parts[0] if len(parts) == 1 else combine(*parts), sinks)
 
-    def _prefill(
-        self,
-        query: torch.Tensor,
-        fresh: Partial | None,
-        alike: Sequence[TokenSpan],
-        rule: AttentionRule,
-        sinks: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """query (H, T, Dk) and the new tokens' `fresh` keys and values, if they came along -> (B, n, H, Dv)."""
-        span, size = alike[0], len(alike)
-        stacked = torch.cat([query[:, each.row : each.row + each.length] for each in alike])  # (B * H, n, Dk)
-        stored = span.context if fresh is not None else span.total
-        results = [
-            partial_attention(stacked, *self._context(alike, stop, at), span.context, rule, at)
-            for at, stop in _pieces(rule.first_visible(span.context), stored)
-        ]
-        if fresh is not None:
-            key, value = (torch.cat([each[:, s.row : s.row + s.length] for s in alike]) for each in fresh)
-            results.append(partial_attention(stacked, key, value, span.context, rule, span.context))
-        whole = results[0]
-        for result in results[1:]:
-            whole = combine(whole, result)
-        out = finish(*whole, None if sinks is None else sinks.repeat(size)).to(query.dtype)  # (B * H, n, Dv)
-        return out.unflatten(0, (size, -1)).transpose(1, 2)
-
-    def _context(self, alike: Sequence[TokenSpan], stop: int, start: int) -> Partial:
-        """Tokens start .. stop of each span -> key (B * Hk, m, Dk), value (B * Hv, m, Dv)."""
-        read = [self.read(span.pages, stop, start) for span in alike]
-        return torch.cat([key for key, _ in read]), torch.cat([value for _, value in read])
-
     def _runs(self, pages: Sequence[int], stop: int, start: int) -> Iterator[tuple[int, int]]:
-        """Tokens start .. stop cut where the sequence goes from one memory to the other."""
+        """Tokens start .. stop cut where the sequence goes from one memory to another."""
         size = self.here.page_tokens
         while start < stop:
             place = start // size
-            on_host = pages[place] >= self.first_host_page
-            while place < len(pages) and place * size < stop and (pages[place] >= self.first_host_page) == on_host:
+            memory = self._memory(pages[place])
+            while place * size < stop and self._memory(pages[place]) == memory:
                 place += 1
+                if place == len(pages):
+                    break
             yield start, min(place * size, stop)
             start = place * size
 
-    def _read_run(self, pages: Sequence[int], stop: int, start: int) -> Partial:
-        if pages[start // self.here.page_tokens] < self.first_host_page:
-            in_use = pages[: -(-stop // self.here.page_tokens)]
-            return self.here.read([min(page, self.first_host_page - 1) for page in in_use], stop, start)
-        local = [max(0, self._local(page)) for page in pages]
-        key, value = self.side.lane.submit(lambda: self.host.read(local, stop, start)).result()
-        return self._upload(key), self._upload(value)
+    def _memory(self, page: int) -> int:
+        """0 where the model computes, 1 for the host, 2 for disk."""
+        return (page >= self.first_host_page) + (page >= self.first_disk_page)
 
-    def _local(self, page: int) -> int:
-        return page - self.first_host_page
+    def _read_run(self, pages: Sequence[int], stop: int, start: int) -> Partial:
+        """Tokens that lie in one memory -> where the model computes."""
+        memory = self._memory(pages[start // self.here.page_tokens])
+        first = (0, self.first_host_page, self.first_disk_page)[memory]
+        # Pages of the sequence in other memories are not looked at; any number that exists will do for them.
+        local = [page - first if self._memory(page) == memory else 0 for page in pages]
+        if memory == 0:
+            return self.here.read(local, stop, start)
+        store = self.host if memory == 1 else self.disk
+        assert store is not None
+        read = self.side.lane.submit(partial(store.read, local, stop, start))
+        with self.side.idle():
+            key, value = read.result()
+        return self._upload(key), self._upload(value)
 
     def _download(self, source: torch.Tensor) -> "Download":
         """Sends a tensor to the host."""
@@ -233,11 +218,6 @@ class Download:
         return self.target
 
 
-def _pieces(start: int, stop: int) -> list[tuple[int, int]]:
-    """Tokens start .. stop, so many at a time; none if there are none."""
-    return [(at, min(at + CONTEXT_PIECE, stop)) for at in range(start, stop, CONTEXT_PIECE)]
-
-
-def _copy(source: PageStore, source_page: int, target: PageStore, target_page: int) -> None:
-    target.keys[target_page].copy_(source.keys[source_page])
-    target.values[target_page].copy_(source.values[source_page])
+def _store(store: PageStore | DiskPages, batch: AttentionBatch, key: Download, value: Download) -> None:
+    """Writes what has arrived: key (Hk, r, Dk), value (Hv, r, Dv)."""
+    store.write(batch, key.result(), value.result())

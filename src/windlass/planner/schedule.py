@@ -49,7 +49,7 @@ def micro_batches(plan: Plan, tokens: int) -> tuple[tuple[int, int], ...]:
     Where the host attends to its own part of the cache there are at least two: the device computes one while the host
     works on the other.
     """
-    count = max(-(-tokens // plan.micro_batch_tokens), min(2, tokens) if plan.host_pages else 1)
+    count = max(-(-tokens // plan.micro_batch_tokens), min(2, tokens) if plan.far_pages else 1)
     edges = [tokens * i // count for i in range(count + 1)]
     return tuple(zip(edges[:-1], edges[1:], strict=True))
 

@@ -4,7 +4,7 @@ A simple rule for now, stated here once. Fixed costs come off first. If the whol
 resident and keys and values take what is left. Otherwise the ring gets room for the two largest slices, keys and values
 at most half of what remains, and every byte left keeps weights: a tensor of each layer in turn, so that all layers
 stream alike. On a device, keys and values that have no place there go to host memory, and so do weights; what the
-host has no room for comes from disk.
+host has no room for comes from disk. Keys and values go to disk only where there is no other way.
 """
 
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from windlass.errors import BudgetError
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import MemoryBill, Plan
 from windlass.facts.workload import Workload
+from windlass.planner.disk_cache import disk_cache_memory
 from windlass.planner.residency import as_read, fill, host_bill, keep, keeping_order, keys, slices
 from windlass.units import MIB, format_size
 
@@ -30,7 +31,8 @@ class Demands:
 
     `activations` is for a micro-batch of `micro_batch_tokens`; `rows_held` counts the hidden rows that the model's
     own forward keeps alive around the layers. `block_size` 0 leaves the block to the rule. On a device, `budget` and
-    `base` are the device's, `host_budget` and `host_base` those of the process's own memory.
+    `base` are the device's, `host_budget` and `host_base` those of the process's own memory. `offload` is the room for
+    keys and values in the offload folder, 0 where none was named.
     """
 
     budget: int
@@ -43,6 +45,7 @@ class Demands:
     block_size: int = 0
     host_budget: int | None = None
     host_base: int = 0
+    offload: int = 0
 
     @property
     def flag(self) -> str:
@@ -58,7 +61,10 @@ def search(model: ModelFacts, workload: Workload, demands: Demands) -> Plan:
         if _fits(plan) and (block == 1 or demands.block_size or _cache_is_modest(model, plan)):
             return plan
         if block == 1 or demands.block_size:
-            raise BudgetError(_too_small(model, demands, plan, block))
+            spilled = _spill(model, demands, plan)
+            if spilled is None:
+                raise BudgetError(_too_small(model, demands, plan, block))
+            return spilled
         block = max(1, block * 3 // 4)
 
 
@@ -158,6 +164,23 @@ def _with_host(model: ModelFacts, demands: Demands, plan: Plan, host_pages: int,
     )
 
 
+def _spill(model: ModelFacts, demands: Demands, plan: Plan) -> Plan | None:
+    """The plan with as few pages of keys and values on disk as make it fit, or None where that does not help."""
+    bill, page_bytes = plan.host_bill, _page_bytes(model, demands)
+    if plan.host is not None and plan.memory.spare < 0:
+        return None
+    cost = disk_cache_memory(model, plan.page_tokens, plan.block_size)
+    pages = -(-(cost - bill.spare) // page_bytes)
+    # Where the host computes one page at least stays with it.
+    movable = plan.host_pages if plan.host is not None else plan.num_pages - 1
+    if pages > movable or pages * page_bytes > demands.offload:
+        return None
+    bill = replace(bill, cache=bill.cache - pages * page_bytes, scratch=bill.scratch + cost)
+    if plan.host is None:
+        return replace(plan, memory=bill, disk_pages=pages)
+    return replace(plan, host=bill, host_pages=plan.host_pages - pages, disk_pages=pages)
+
+
 def _staging(model: ModelFacts, plan: Plan) -> int:
     """Queries, keys and values of two micro-batches of one layer on their way between device and host, and back."""
     layer = max((shape.elements for _, shape in model.cache_shapes), default=0) * model.itemsize
@@ -180,6 +203,8 @@ def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> s
         changes.append(f"--block-size {block // 2}")
     if bill.cache > missing:
         changes.append("shorter prompts or a smaller --max-tokens")
+    if bill.cache > missing and not demands.offload and (on_host or plan.host is None):
+        changes.append("--offload-dir with a folder that keys and values may go to")
     if bill.activations > missing and demands.micro_batch_tokens > 32:
         changes.append(f"--micro-batch-tokens {demands.micro_batch_tokens // 2}")
     where = "" if plan.host is None else " of host memory" if on_host else f" on {demands.device}"

@@ -1,0 +1,51 @@
+"""Prefill attention where what came before lies in more than one memory: it is brought over in pieces.
+
+T rows of a micro-batch; B spans alike of n rows, m tokens; H query heads; Hk, Hv heads and Dk, Dv sizes of keys and
+values.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from windlass.facts.attention_rule import AttentionRule
+from windlass.kernels.partial_results import combine
+from windlass.kernels.span_attention import finish, partial_attention
+from windlass.kernels.token_span import TokenSpan
+
+# Tokens of context that are brought over at once.
+CONTEXT_PIECE = 4096
+
+Partial = tuple[torch.Tensor, torch.Tensor]
+Read = Callable[[Sequence[int], int, int], Partial]
+
+
+def context_attention(
+    query: torch.Tensor,
+    fresh: Partial | None,
+    alike: Sequence[TokenSpan],
+    rule: AttentionRule,
+    sinks: torch.Tensor | None,
+    read: Read,
+) -> torch.Tensor:
+    """query (H, T, Dk) -> (B, n, H, Dv).
+
+    `fresh` are the new tokens' keys (Hk, T, Dk) and values (Hv, T, Dv), if they came along; `read(pages, stop, start)`
+    gives stored ones where the query is.
+    """
+    span, size = alike[0], len(alike)
+    stacked = torch.cat([query[:, each.row : each.row + each.length] for each in alike])  # (B * H, n, Dk)
+    stored = span.context if fresh is not None else span.total
+    results = []
+    for at in range(rule.first_visible(span.context), stored, CONTEXT_PIECE):
+        pieces = [read(each.pages, min(at + CONTEXT_PIECE, stored), at) for each in alike]
+        key, value = torch.cat([key for key, _ in pieces]), torch.cat([value for _, value in pieces])
+        results.append(partial_attention(stacked, key, value, span.context, rule, at))
+    if fresh is not None:
+        key, value = (torch.cat([each[:, s.row : s.row + s.length] for s in alike]) for each in fresh)
+        results.append(partial_attention(stacked, key, value, span.context, rule, span.context))
+    whole = results[0]
+    for result in results[1:]:
+        whole = combine(whole, result)
+    out = finish(*whole, None if sinks is None else sinks.repeat(size)).to(query.dtype)  # (B * H, n, Dv)
+    return out.unflatten(0, (size, -1)).transpose(1, 2)
