@@ -126,3 +126,21 @@ def test_a_sequence_that_outgrows_its_short_rotary_tables_is_read_again_in_piece
         plan = replace(llm.prepare(Workload(1, 14, TOKENS)), block_size=1, pass_tokens=8)
     with LLM(tmp_path, plan=plan) as llm:
         assert answers(llm, prompts) == greedy_answers(model, prompts, TOKENS)
+
+
+def test_a_head_larger_than_a_layer_goes_by_parts(tmp_path: Path) -> None:
+    """Resident and streamed; the ring is then no larger than for the layers."""
+    model = random_model("llama", vocab_size=4096, tie_word_embeddings=False)
+    prompts = random_prompts(*LENGTHS)
+    save(model, tmp_path)
+    expected = greedy_answers(model, prompts, TOKENS)
+    with LLM(tmp_path) as llm:
+        heads = [group for group in llm.opened.groups if group.kind == "head"]
+        assert 1 < len(heads) <= 16
+        assert sum(group.nbytes for group in heads) == 4096 * 64 * 4
+        plan = streamed(llm, Workload(len(prompts), max(LENGTHS), TOKENS))
+        assert answers(llm, prompts) == expected
+    half = keep_only(llm.opened.facts, plan, frozenset(group.sources[0].key for group in heads[::2]))
+    for chosen in (plan, half):
+        with LLM(tmp_path, plan=chosen) as llm:
+            assert answers(llm, prompts) == expected

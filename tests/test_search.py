@@ -1,6 +1,7 @@
 """The division of the budget: never over it, exact by bytes, and refusals that say what would do."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -13,7 +14,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.weight_group import WeightGroup
 from windlass.facts.workload import Workload
-from windlass.planner.residency import keep_only
+from windlass.planner.residency import keep_only, keep_share
 from windlass.planner.search import FIXED_SCRATCH, Demands, search
 from windlass.units import GIB, MIB, parse_size
 
@@ -118,3 +119,50 @@ def test_keep_only_prices_a_plan_set_by_hand() -> None:
     assert nothing.streamed_bytes == (4 * LAYERS + 3) * MATRIX
     assert keep_only(model(), plan, plan.resident).resident == plan.resident
     assert FIXED_SCRATCH <= nothing.memory.scratch
+
+
+def beside_host(budget: int, host_budget: int, **changes: object) -> Demands:
+    return replace(demands(budget), device="sim", host_budget=host_budget, host_base=50 * MIB, **changes)
+
+
+@given(budget=BUDGETS, host=st.integers(120 * MIB, 900 * MIB), prompts=st.integers(1, 600), length=st.integers(1, 2000))
+def test_beside_a_device_no_plan_exceeds_either_budget_and_every_byte_has_a_place(
+    budget: int, host: int, prompts: int, length: int
+) -> None:
+    try:
+        plan = search(model(), Workload(prompts, length, 16), beside_host(budget, host))
+    except BudgetError:
+        return
+    assert plan.host is not None and plan.memory.spare >= 0 and plan.host.spare >= 0
+    assert not plan.resident & plan.host_resident
+    assert plan.device_pages >= 0 and plan.host_pages >= 0
+    for part in plan.slices:
+        assert part.disk_bytes <= part.streamed_bytes
+        assert part.buffer_bytes * 2 <= plan.memory.ring and part.disk_buffer_bytes * 2 <= plan.host.ring
+    crossing = sum(part.resident_bytes + part.streamed_bytes for part in plan.slices)
+    assert crossing >= sum(g.nbytes for g in model().groups if g.kind in ("layer", "head"))
+
+
+@given(budget=BUDGETS, host=st.integers(120 * MIB, 900 * MIB), more=st.integers(1, 200 * MIB))
+def test_more_host_memory_never_reads_more_from_disk(budget: int, host: int, more: int) -> None:
+    try:
+        small = search(model(), WORK, beside_host(budget, host))
+    except BudgetError:
+        assume(False)
+    assert search(model(), WORK, beside_host(budget, host + more)).disk_bytes <= small.disk_bytes
+
+
+def test_a_row_too_large_for_the_device_rests_on_the_host_where_it_may() -> None:
+    work = Workload(num_prompts=64, prompt_len=1000, gen_len=1)
+    small, resting = (search(model(), work, beside_host(300 * MIB, GIB, plain_row=plain)) for plain in (False, True))
+    assert not small.row_on_host and resting.row_on_host
+    assert resting.pass_tokens > small.pass_tokens
+    assert resting.memory.row < small.memory.row and resting.host is not None and resting.host.row > 0
+
+
+@given(share=st.floats(0, 1))
+def test_a_share_set_by_hand_is_exact_to_within_a_tensor(share: float) -> None:
+    sizes = {source.key: source.nbytes for group in model().groups for source in group.sources if group.kind != "outer"}
+    kept = sum(sizes[key] for key in keep_share(model(), share))
+    wanted = share * sum(sizes.values())
+    assert kept <= wanted < kept + MATRIX or kept == sum(sizes.values())

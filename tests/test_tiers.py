@@ -73,30 +73,33 @@ PLACEMENTS = st.builds(Placement, SHARES, SHARES, SHARES, SHARES)
 SEEDS, PASSES, MICRO_BATCHES = st.integers(0, 1000), st.integers(4, 90), st.integers(1, 40)
 
 
-def run_a_random_plan(llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int) -> None:
+def run_a_random_plan(
+    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
+) -> None:
     folder, prompts, expected, plan = llama
     device = f"{DEVICE},seed={seed}"
     with LLM(folder, device=device, gpu_memory=MEMORY) as llm:
-        chosen = replace(placed(llm, plan, placement, pass_tokens), micro_batch_tokens=micro_batch)
+        chosen = placed(llm, plan, placement, pass_tokens)
+        chosen = replace(chosen, micro_batch_tokens=micro_batch, row_on_host=row_on_host)
     with LLM(folder, device=device, gpu_memory=MEMORY, plan=chosen, offload_dir=folder) as llm:
         assert answers(llm, prompts) == expected
 
 
 @settings(max_examples=20)
-@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES)
+@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
 def test_no_random_plan_gives_a_wrong_token(
-    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int
+    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
 ) -> None:
-    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch)
+    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch, row_on_host)
 
 
 @pytest.mark.slow
 @settings(max_examples=500)
-@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES)
+@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
 def test_none_of_500_random_plans_gives_a_wrong_token(
-    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int
+    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
 ) -> None:
-    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch)
+    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch, row_on_host)
 
 
 def test_a_plan_for_a_small_device_uses_the_host(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def demands(
         block_size=block_size,
         host_budget=host_budget if opened.target.beside_host else None,
         host_base=held,
+        plain_row=opened.target.beside_host and opened.plain_row,
         offload=shutil.disk_usage(offload_dir).free if offload_dir is not None else 0,
     )
 

@@ -11,6 +11,7 @@ import torch
 
 from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
+from windlass.engine.host_row import HostRow
 from windlass.engine.layer_stores import LayerStores
 from windlass.engine.opened_model import OpenedModel
 from windlass.engine.runner import Runner
@@ -89,7 +90,10 @@ class Engine:
         undo.callback(self.cache.stores.clear)
         self._load(on_load)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
-        self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late)
+        host_row = self._host_row()
+        if host_row is not None:
+            undo.callback(host_row.close)
+        self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late, host_row)
         self.runner.before_pass = self._begin_pass
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
@@ -117,6 +121,14 @@ class Engine:
 
         self.weights.load(count)
         self.load_seconds = time.perf_counter() - start
+
+    def _host_row(self) -> HostRow | None:
+        """Where the plan has the row rest on the host, the room for it."""
+        opened, plan = self.opened, self.plan
+        if not plan.row_on_host:
+            return None
+        assert self.accelerator is not None and opened.plain_row, "this model's row cannot rest on the host"
+        return HostRow(plan.pass_tokens, opened.facts.hidden_size, opened.dtype, self.accelerator, self.crew.idle)
 
     def _embedding(self) -> EmbeddingRows:
         (group,) = [group for group in self.opened.groups if group.kind == "embedding"]

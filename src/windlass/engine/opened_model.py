@@ -46,6 +46,7 @@ class OpenedModel:
     rows_held: float
     read_again_beyond: int | None
     narrows_late: bool
+    plain_row: bool
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +162,7 @@ def open_model(
         rows_held=rehearsal.rows_held(),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,
+        plain_row=rehearsal.plain_row and not rehearsal.narrows_late,
     )
 
 

@@ -75,13 +75,17 @@ class ShapeProbe:
 class Rehearsal:
     """A conductor whose layers run only where asked, with weights of nothing.
 
-    `narrows_late` is known after `cache_shapes`: whether the rows whose logits are wanted can be picked only after the
-    decoder's end, not before its final norm.
+    Two things are known after `cache_shapes`: `narrows_late`, whether the rows whose logits are wanted can be picked
+    only after the decoder's end, not before its final norm; and `plain_row`, whether the row goes from the embedding to
+    the layers, and from layer to layer, untouched.
     """
 
     def __init__(self, lifted: LiftedModel, seat: Seat, dtype: torch.dtype, device: torch.device) -> None:
         self.lifted, self.seat, self.dtype, self.device = lifted, seat, dtype, device
         self.narrows_late = False
+        self.plain_row = True
+        self._passed: torch.Tensor | None = None
+        self._lent = 0
         self._played: set[int] = set()
         self._tokens = 1
         self._lengths = SequenceLengths(((0, 1),), (1,))
@@ -125,15 +129,18 @@ class Rehearsal:
         """A row of ones in place of the embedding: (1, T) -> (1, T, H)."""
         width = embedding._parameters["weight"]
         assert width is not None
-        return torch.ones(1, ids.shape[1], width.shape[1], dtype=self.dtype, device=self.device)
+        self._passed = torch.ones(1, ids.shape[1], width.shape[1], dtype=self.dtype, device=self.device)
+        return self._passed
 
     def layer(
         self, index: int, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         """Runs the layer if it is its turn, else passes the row (1, T, H) on; the last returns one row."""
+        self.plain_row &= row is self._passed
         result: Any = row
         if index in self._played:
             result = self._play(layer, row, args, kwargs)
+        self._passed = result[0] if isinstance(result, tuple) else result
         last = index == len(self.lifted.layers) - 1 and not self.narrows_late
         return map_tree(lambda leaf: leaf[:, :1] if last and isinstance(leaf, torch.Tensor) else leaf, result)
 
@@ -162,7 +169,7 @@ class Rehearsal:
 
         experts = self._expert_slots(layer)
         lent = [slot for slot in slots_of(layer).values() if slot.empty.is_meta and id(slot.empty) not in experts]
-        _lend_nothing(lent, self.device)
+        self._lent += _lend_nothing(lent, self.device)
         try:
             return layer(
                 row,
@@ -184,9 +191,10 @@ class Rehearsal:
     def _measured(self, cache: Any, tokens: int, play: set[int]) -> int:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            held = torch.cuda.memory_allocated(self.device)
+            held, self._lent = torch.cuda.memory_allocated(self.device), 0
             self._run(cache, tokens, play)
-            return torch.cuda.max_memory_allocated(self.device) - held
+            # A device has no untouched memory: what was lent there is real, and has a place of its own in the plan.
+            return torch.cuda.max_memory_allocated(self.device) - held - self._lent
         return_free_memory()
         reset_peak()
         before = resident_bytes()
@@ -202,7 +210,7 @@ class Rehearsal:
         for index in play:
             connect_attention(self.lifted.layers[index].module, cache)
         outer = [slot for part in self.lifted.outer for slot in slots_of(part.module).values() if slot.empty.is_meta]
-        _lend_nothing(outer, self.device)
+        self._lent += _lend_nothing(outer, self.device)
         known = known_positions(self.lifted.model.config) or tokens
         positions = torch.arange(tokens, device=self.device)[None].clamp(max=known - 1)
         try:
@@ -233,10 +241,14 @@ def _cache_of_one(
     return cache, size
 
 
-def _lend_nothing(slots: Sequence[Slot], device: torch.device) -> None:
-    """Untouched memory of the right shapes: it reads as zeros and takes no room."""
+def _lend_nothing(slots: Sequence[Slot], device: torch.device) -> int:
+    """Untouched memory of the right shapes: on the host it reads as zeros and takes no room. Returns its bytes."""
+    nbytes = 0
     for slot in slots:
-        slot.lend(torch.empty(slot.empty.shape, dtype=slot.empty.dtype, device=device))
+        weight = torch.empty(slot.empty.shape, dtype=slot.empty.dtype, device=device)
+        slot.lend(weight)
+        nbytes += weight.nbytes
+    return nbytes
 
 
 def _parameters(layer: nn.Module) -> int:

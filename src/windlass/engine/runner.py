@@ -14,11 +14,11 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
+from windlass.engine.host_row import HostRow
 from windlass.engine.row import Pages, Row, RowSlice, RowSpan
 from windlass.engine.weights import Weights
 from windlass.errors import DeviceError
@@ -49,6 +49,7 @@ class Runner:
         self._weights: Weights
         self._embedding: EmbeddingRows
         self._narrows_late: bool
+        self._host_row: HostRow | None
         self._row: Row
         self._schedule: Schedule
         self._slices: dict[int, RowSlice]
@@ -56,13 +57,19 @@ class Runner:
         self._halvings = 0
 
     def connect(
-        self, lifted: LiftedModel, weights: Weights, embedding: EmbeddingRows, narrows_late: bool = False
+        self,
+        lifted: LiftedModel,
+        weights: Weights,
+        embedding: EmbeddingRows,
+        narrows_late: bool = False,
+        host_row: HostRow | None = None,
     ) -> None:
         """Hands over the model whose stand-ins call this runner, and where its weights come from.
 
         The rows whose logits are wanted are picked after the last layer, or, where `narrows_late`, after the decoder.
+        With `host_row` the row rests there between layers.
         """
-        self._lifted, self._weights, self._embedding = lifted, weights, embedding
+        self._lifted, self._weights, self._embedding, self._host_row = lifted, weights, embedding, host_row
         self._narrows_late = narrows_late
 
     @torch.inference_mode()
@@ -82,7 +89,14 @@ class Runner:
 
     def embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """ids (1, T) -> row (1, T, H)."""
-        self._first_row = self._embedding.look_up(embedding, ids)
+        if self._host_row is None:
+            self._first_row = self._embedding.look_up(embedding, ids)
+        else:
+            self._host_row.begin_layer()
+            for start in range(0, ids.shape[1], self.plan.micro_batch_tokens):
+                part = ids[:, start : start + self.plan.micro_batch_tokens]
+                self._host_row.store(start, self._embedding.look_up(embedding, part))
+            self._first_row = self._host_row.stand_in(ids.shape[1])
         return self._first_row
 
     def layer(
@@ -91,28 +105,28 @@ class Runner:
         """Layer `index`'s slice of the schedule over the whole row (1, T, H), in place."""
         if index == 0:
             self._forget_first_row(row)
+        if self._host_row is not None:
+            self._host_row.begin_layer()
         result: Any = None
         for op, steps in groupby(self._schedule.by_part[index], key=lambda step: step.op):
             if op is Op.LEND:
                 self._weights.lend(index)
             elif op is Op.COMPUTE:
                 computing = [partial(self._compute, layer, row, step, args, kwargs) for step in steps]
-                result = self.crew.run(computing, together=self.plan.far_pages > 0)[-1]
+                result = self.crew.run(computing, together=self._waits_for_host)[-1]
             elif op is Op.TAKE_BACK:
                 self._weights.take_back(index)
         self.after_slice()
         if index == len(self._lifted.layers) - 1 and not self._narrows_late:
-            row = row[:, self._row.wanted]
+            row = row[:, self._row.wanted] if self._host_row is None else self._host_row.pick(self._row.wanted)
         return (row, *result[1:]) if isinstance(result, tuple) else row
 
     def head(self, head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         """hidden (1, r, H) -> logits (1, r, V), a part of the head after the other."""
-        first = len(self._lifted.layers)
-        parts = range(first, len(self.plan.slices))
         logits = []
-        for part in parts:
+        for part in range(len(self._lifted.layers), len(self.plan.slices)):
             self._weights.lend(part)
-            logits.append(self._head_part(head, hidden, part - first, len(parts)))
+            logits.append(head(hidden))
             self._weights.take_back(part)
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=-1)
 
@@ -178,9 +192,21 @@ class Runner:
 
         narrow_args = [map_tree(narrowed, item) for item in args]
         narrow_kwargs = {name: map_tree(narrowed, item) for name, item in kwargs.items()}
-        result = layer(row[:, piece.start : piece.stop], *narrow_args, **narrow_kwargs)
-        row[:, piece.start : piece.stop] = result[0] if isinstance(result, tuple) else result
+        hidden = row[:, piece.start : piece.stop]
+        if self._host_row is not None:
+            hidden = self._host_row.load(piece.start, piece.stop)
+        result = layer(hidden, *narrow_args, **narrow_kwargs)
+        computed = result[0] if isinstance(result, tuple) else result
+        if self._host_row is not None:
+            self._host_row.store(piece.start, computed)
+        else:
+            row[:, piece.start : piece.stop] = computed
         return result
+
+    @property
+    def _waits_for_host(self) -> bool:
+        """Whether a micro-batch waits for the host on its way through a layer, so that another can be computed."""
+        return self.plan.far_pages > 0 or self._host_row is not None
 
     def _logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """The model's own head code over a few of the rows (1, R, H) at a time."""
@@ -199,17 +225,6 @@ class Runner:
         for part in range(len(self._lifted.layers), len(self.plan.slices)):
             self._weights.lend(part)
             self._weights.take_back(part)
-
-    def _head_part(self, head: nn.Module, hidden: torch.Tensor, part: int, parts: int) -> torch.Tensor:
-        if parts == 1:
-            return head(hidden)
-        weight = head._parameters["weight"]
-        bias = head._parameters.get("bias")
-        assert weight is not None
-        rows = weight.shape[0]
-        if bias is not None:
-            bias = bias[part * rows : part * rows + rows]
-        return F.linear(hidden, weight, bias)
 
     def _forget_first_row(self, row: torch.Tensor) -> None:
         """A model that scales or adds to its embeddings keeps the first row alive for nothing: let its memory go."""

@@ -52,6 +52,8 @@ class Weights:
         self.parts = [g for g in groups if g.kind == "layer"] + [g for g in groups if g.kind == "head"]
         self.streamed = [self._streamed(group) for group in self.parts]
         here, there = plan.resident, plan.host_resident
+        # Parts of one matrix fill the same slot, each when it is its turn, though they stay in memory.
+        self._in_turn = [[s for s in group.sources if s.rows is not None and s.key in here] for group in self.parts]
         self._pieces = [disk_piece(group, here, there) for group in self.parts]
         on_host = [host_piece(group, here, there) for group in self.parts]
         singles = [s for g in groups if g.kind in ("expert", "embedding") for s in g.sources if s.key in there]
@@ -69,8 +71,9 @@ class Weights:
             if not source.direct:
                 self.resident[source.key] = self.to_device(self._read_alone(source))
                 on_bytes(source.nbytes)
+        in_turn = {source.key for sources in self._in_turn for source in sources}
         for key, weight in self.resident.items():
-            for slot in self.slots.get(key, ()):
+            for slot in () if key in in_turn else self.slots.get(key, ()):
                 slot.lend(weight)
         if self.accelerator is not None:
             self.host.load(self.reader, self.accelerator, self._read_alone, on_bytes)
@@ -91,6 +94,9 @@ class Weights:
 
     def lend(self, part: int) -> None:
         """Waits until a slice's streamed weights are there and fills their slots."""
+        for source in self._in_turn[part]:
+            for slot in self.slots[source.key]:
+                slot.lend(self.resident[source.key])
         if not self.streamed[part]:
             return
         assert self._lane is not None
@@ -104,6 +110,9 @@ class Weights:
 
     def take_back(self, part: int) -> None:
         """Empties a slice's slots and gives its bytes back to the ring."""
+        for source in self._in_turn[part]:
+            for slot in self.slots[source.key]:
+                slot.take_back()
         if not self.streamed[part]:
             return
         for source in self.streamed[part]:

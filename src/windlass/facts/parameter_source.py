@@ -7,7 +7,7 @@ from windlass.facts.tensor_fact import TensorFact
 
 @dataclass(frozen=True, slots=True)
 class ParameterSource:
-    """One parameter, or one expert's slice of a parameter (`expert` set).
+    """One parameter, or a part of one: an expert's slice (`expert` set), or some rows of a matrix (`rows` set).
 
     `nbytes` is its size as lent, in the compute dtype. `direct` says that it is a plain view of one checkpoint
     tensor; otherwise a pass over the bytes is needed (a cast, a merge, a transpose) and a copy is made.
@@ -18,8 +18,11 @@ class ParameterSource:
     nbytes: int
     direct: bool
     expert: int | None = None
+    rows: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
-        """Unique name: the parameter's, with `#expert` for a slice."""
+        """Unique name: the parameter's, with `#expert` for a slice or `[start:stop]` for rows."""
+        if self.rows is not None:
+            return f"{self.parameter}[{self.rows[0]}:{self.rows[1]}]"
         return self.parameter if self.expert is None else f"{self.parameter}#{self.expert}"

@@ -64,7 +64,8 @@ class Plan:
 
     Where the model computes on a device, `memory` is the device's and `host` the bill of the process's own memory:
     there stay the sources of `host_resident`, which cross the link each pass, and `host_pages` of the pages, whose
-    decode attention runs on the host. The last `disk_pages` pages lie on disk, in the offload folder.
+    decode attention runs on the host. The last `disk_pages` pages lie on disk, in the offload folder. With
+    `row_on_host` the hidden states of a pass rest in host memory between layers.
     """
 
     model: str
@@ -82,6 +83,7 @@ class Plan:
     host_resident: frozenset[str] = frozenset()
     host_pages: int = 0
     disk_pages: int = 0
+    row_on_host: bool = False
 
     @property
     def device_pages(self) -> int:

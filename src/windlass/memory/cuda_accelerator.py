@@ -4,6 +4,7 @@ Host buffers are registered as pinned where they lie; an allocator of pinned mem
 """
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import torch
@@ -61,7 +62,7 @@ class CudaAccelerator:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._timed: list[list[tuple[CudaMark, CudaMark]]] = [[], []]
+        self._timed: tuple[deque[tuple[CudaMark, CudaMark]], ...] = (deque(), deque())
         self._busy, self._nbytes = [0.0, 0.0], [0, 0]
 
     def memory(self, nbytes: int) -> CudaMemory:
@@ -109,10 +110,11 @@ class CudaAccelerator:
 
     def busy_seconds(self) -> tuple[float, float]:
         """See Accelerator. Copies still in flight are not counted yet."""
-        for way in (0, 1):
-            ended = [pair for pair in self._timed[way] if pair[1].event.query()]
-            self._timed[way] = [pair for pair in self._timed[way] if pair not in ended]
-            self._busy[way] += sum(start.event.elapsed_time(end.event) for start, end in ended) / 1e3
+        for way, copies in enumerate(self._timed):
+            # Copies keep their order: the first that has not ended is the last to look at.
+            while copies and copies[0][1].event.query():
+                start, end = copies.popleft()
+                self._busy[way] += start.event.elapsed_time(end.event) / 1e3
         return self._busy[0], self._busy[1]
 
     def copied_bytes(self) -> tuple[int, int]:

@@ -2,12 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+from torch import nn
 
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.weight_group import WeightGroup
 from windlass.model.lending import Slot, slots_of
 from windlass.model.parameter_map import ParameterMap, tied_names
 from windlass.model.zoo import LiftedModel
+
+# A head many times larger than a layer is cut no finer: each part is a product of its own.
+MOST_HEAD_PARTS = 16
 
 
 def expert_parameters(lifted: LiftedModel) -> dict[str, int]:
@@ -40,11 +47,13 @@ def weight_groups(lifted: LiftedModel, parameters: ParameterMap) -> tuple[Weight
         elif name not in head_names:
             outer.append(source)
     head = [parameters.sources[name] for name in dict.fromkeys(head_names.values())]
+    layers = _layer_groups(len(lifted.layers), dense, experts)
+    largest = max(group.nbytes for group in layers)
     return (
         WeightGroup("outer", "outer", tuple(outer)),
         WeightGroup("embedding", "embedding", tuple(embedding)),
-        *_layer_groups(len(lifted.layers), dense, experts),
-        WeightGroup("head", "head", tuple(head)),
+        *layers,
+        *_head_groups(lifted, head, largest),
     )
 
 
@@ -73,6 +82,41 @@ def _head_names(lifted: LiftedModel) -> Mapping[str, str]:
     """The head's parameter names, each with the name of the parameter it is (its own, or the one it is tied to)."""
     tied = tied_names(lifted.model)
     return {name: tied.get(name, name) for name in slots_of(lifted.head.module, lifted.head.name)}
+
+
+def _head_groups(lifted: LiftedModel, head: list[ParameterSource], largest: int) -> list[WeightGroup]:
+    """The head whole, or in parts no larger than the largest layer: what streams through a ring sets its size.
+
+    Only a plain matrix of its own can be multiplied by parts; one tied to the embedding is one thing with it.
+    """
+    plain = type(lifted.head.module) is nn.Linear and lifted.head.module.bias is None
+    own = len(head) == 1 and head[0].parameter.startswith(f"{lifted.head.name}.")
+    if not (plain and own and head[0].direct):
+        return [WeightGroup("head", "head", tuple(head))]
+    parts = min(MOST_HEAD_PARTS, -(-head[0].nbytes // max(1, largest)))
+    if parts == 1:
+        return [WeightGroup("head", "head", tuple(head))]
+    rows = head[0].tensors[0].shape[0]
+    edges = [rows * part // parts for part in range(parts + 1)]
+    return [
+        WeightGroup(f"head part {part}", "head", (_rows_of(head[0], start, stop),))
+        for part, (start, stop) in enumerate(pairwise(edges))
+    ]
+
+
+def _rows_of(source: ParameterSource, start: int, stop: int) -> ParameterSource:
+    """Rows start:stop of a matrix, as a source of their own."""
+    (fact,) = source.tensors
+    row = fact.nbytes // fact.shape[0]
+    part = replace(
+        fact,
+        name=f"{fact.name}[{start}:{stop}]",
+        shape=(stop - start, *fact.shape[1:]),
+        offset=fact.offset + start * row,
+        nbytes=(stop - start) * row,
+    )
+    nbytes = source.nbytes * (stop - start) // fact.shape[0]
+    return replace(source, tensors=(part,), nbytes=nbytes, rows=(start, stop))
 
 
 def _layer_groups(

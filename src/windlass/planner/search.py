@@ -32,7 +32,8 @@ class Demands:
     `activations` is for a micro-batch of `micro_batch_tokens`; `rows_held` counts the hidden rows that the model's
     own forward keeps alive around the layers. `block_size` 0 leaves the block to the rule. On a device, `budget` and
     `base` are the device's, `host_budget` and `host_base` those of the process's own memory. `offload` is the room for
-    keys and values in the offload folder, 0 where none was named.
+    keys and values in the offload folder, 0 where none was named. `plain_row` says that the hidden row may rest on the
+    host between layers.
     """
 
     budget: int
@@ -46,6 +47,7 @@ class Demands:
     host_budget: int | None = None
     host_base: int = 0
     offload: int = 0
+    plain_row: bool = False
 
     @property
     def flag(self) -> str:
@@ -101,6 +103,7 @@ def _page_bytes(model: ModelFacts, demands: Demands) -> int:
 
 def _plan(model: ModelFacts, workload: Workload, demands: Demands, block: int, pages: int, host_pages: int) -> Plan:
     pass_tokens = _pass_tokens(model, workload, demands, block)
+    row_on_host = demands.plain_row and pass_tokens > max(block, _most_rows(model, demands, demands.budget))
     page_bytes = demands.page_tokens * model.cache_bytes_per_token
     fixed = MemoryBill(
         budget=demands.budget,
@@ -109,7 +112,8 @@ def _plan(model: ModelFacts, workload: Workload, demands: Demands, block: int, p
         ring=0,
         expert_ring=0,
         cache=(pages - host_pages) * page_bytes,
-        row=int(pass_tokens * model.row_bytes * demands.rows_held),
+        # Of a row that rests on the host, the device holds two micro-batches coming and two going.
+        row=int((4 * demands.micro_batch_tokens if row_on_host else pass_tokens) * model.row_bytes * demands.rows_held),
         activations=demands.activations,
         scratch=FIXED_SCRATCH + 4 * 4 * model.vocab_size * block,
     )
@@ -127,6 +131,7 @@ def _plan(model: ModelFacts, workload: Workload, demands: Demands, block: int, p
         slices=slices(model.groups, resident),
         resident=resident,
         memory=bill,
+        row_on_host=row_on_host,
     )
     return plan if alone else _with_host(model, demands, plan, host_pages, host_pages * page_bytes)
 
@@ -141,7 +146,7 @@ def _with_host(model: ModelFacts, demands: Demands, plan: Plan, host_pages: int,
         ring=0,
         expert_ring=0,
         cache=cache,
-        row=0,
+        row=plan.pass_tokens * model.row_bytes if plan.row_on_host else 0,
         activations=_staging(model, plan) if host_pages else 0,
         scratch=FIXED_SCRATCH,
     )
@@ -188,9 +193,16 @@ def _staging(model: ModelFacts, plan: Plan) -> int:
 
 
 def _pass_tokens(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> int:
-    """All prompts of the block in one pass if their hidden rows stay under an eighth of the budget."""
-    share = int(demands.budget / 8 / demands.rows_held / model.row_bytes)
-    return max(block, min(block * workload.prompt_len, max(share, demands.micro_batch_tokens)))
+    """All prompts of the block in one pass if their hidden rows stay under an eighth of a budget they may lie in."""
+    share = max(_most_rows(model, demands, demands.budget), demands.micro_batch_tokens)
+    if demands.host_budget is not None and demands.plain_row:
+        share = max(share, _most_rows(model, demands, demands.host_budget))
+    return max(block, min(block * workload.prompt_len, share))
+
+
+def _most_rows(model: ModelFacts, demands: Demands, budget: int) -> int:
+    """Rows that an eighth of a budget holds."""
+    return int(budget / 8 / demands.rows_held / model.row_bytes)
 
 
 def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> str:
