@@ -30,9 +30,13 @@ class BudgetFlags:
         str | None,
         typer.Option(metavar="SIZE", help="Hard limit on the memory of the device.", rich_help_panel=_PANEL),
     ] = None
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0.", rich_help_panel=_PANEL)] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="auto, cpu, cuda, cuda:0, or sim (sim:rate=8GB/s) to pretend one.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "auto"  # fmt: skip
     dtype: Annotated[
         str,
         typer.Option(
@@ -41,7 +45,11 @@ class BudgetFlags:
     ] = "auto"
     offload_dir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="A folder on a fast disk for what spills.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where keys and values may go that fit no memory; removed afterwards.",
+            rich_help_panel=_PANEL,
+        ),
     ] = None
     quantization: Annotated[
         str | None, typer.Option(metavar="NAME", help="None exists yet; any name is refused.", rich_help_panel=_PANEL)
