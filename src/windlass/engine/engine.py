@@ -73,14 +73,15 @@ class Engine:
         if self.accelerator is not None:
             undo.callback(self.accelerator.close)
         self.crew, self.host_lane = Crew(), HostLane(opened.target.delay, opened.target.seed)
-        undo.callback(self.crew.close)
-        undo.callback(self.host_lane.close)
         assembly = Assembly(opened.lifted.model, opened.parameters, _dtypes(opened))
         self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, self.accelerator)
         undo.callback(self.weights.close)
         stores = LayerStores(opened.facts.cache_shapes, plan, opened.dtype, self.accelerator, self.offload_dir)
         self.disk_cache = stores.disk
         undo.callback(stores.close)
+        # What they still do with the stores ends before these go; their threads begin with the first work.
+        undo.callback(self.crew.close)
+        undo.callback(self.host_lane.close)
         side = None
         if self.accelerator is not None:
             side = HostSide(self.accelerator, self.host_lane, self.crew.idle)
