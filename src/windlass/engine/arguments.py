@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from windlass.errors import UsageError
+from windlass.facts.shape import Shape
 from windlass.model.dtypes import dtype_name
 from windlass.units import parse_size
 
@@ -19,8 +20,10 @@ Kind = TypeVar("Kind")
 OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
 
 
-def read_model(value: object) -> str | Path:
-    """A folder or a hub id."""
+def read_model(value: object) -> str | Path | Shape:
+    """A folder or a hub id; or a shape, whose weights are made up."""
+    if isinstance(value, Shape):
+        return value
     if not isinstance(value, (str, Path)) or not str(value).strip():
         raise UsageError(f"model must be a folder or a Hugging Face id, got {shown(value)}; write it as LLM('folder')")
     return value
@@ -85,6 +88,19 @@ def read_optional(flag: str, value: object, kind: type[Kind], advice: str) -> Ki
     if value is not None and not isinstance(value, kind):
         raise UsageError(f"{flag} must be {advice} or None, got {shown(value)}")
     return value
+
+
+def read_folder(flag: str, value: object) -> Path | None:
+    """A folder, or None."""
+    if value is not None and not isinstance(value, (str, Path)):
+        raise UsageError(f"{flag} must be a folder, got {shown(value)}; write it as '/mnt/nvme'")
+    return None if value is None else Path(value).expanduser()
+
+
+def refuse_a_revision(shape: str, revision: str | None) -> None:
+    """Raises UsageError for a revision of what is made up."""
+    if revision is not None:
+        raise UsageError(f"the shape {shape} is made up and has no revision {revision!r}; leave the revision out")
 
 
 def refuse_what_is_to_come(offload_dir: object, quantization: object, kv_cache_dtype: object) -> None:

@@ -64,7 +64,8 @@ class Plan:
 
     Where the model computes on a device, `memory` is the device's and `host` the bill of the process's own memory:
     there stay the sources of `host_resident`, which cross the link each pass, and the last `host_pages` of the pages,
-    whose decode attention runs on the host.
+    whose decode attention runs on the host. `micro_batch_sequences` cuts passes that only decode, None where nothing
+    but `micro_batch_tokens` does.
     """
 
     model: str
@@ -81,6 +82,7 @@ class Plan:
     host: MemoryBill | None = None
     host_resident: frozenset[str] = frozenset()
     host_pages: int = 0
+    micro_batch_sequences: int | None = None
 
     @property
     def device_pages(self) -> int:
@@ -111,6 +113,8 @@ class Plan:
                 _bill_line("host", self.host, "interpreter and libraries"),
             ]
         block = f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens"
+        if self.micro_batch_sequences is not None:
+            block += f" ({self.micro_batch_sequences} in decode)"
         if self.host_pages:
             block += f"; {self.host_pages / self.num_pages:.0%} of the keys and values in host memory"
         return [*lines, f"weights  {self._journey()}", block]
