@@ -32,7 +32,7 @@ class FakeLLM:
 
     def __init__(self, max_model_len: int = 64, ends_after: int | None = None) -> None:
         self.tokenizer = FakeTokenizer()
-        self.opened = SimpleNamespace(facts=SimpleNamespace(max_model_len=max_model_len, vocab_size=256))
+        self.opened = SimpleNamespace(facts=SimpleNamespace(max_model_len=max_model_len, vocab_size=256), made=None)
         self.default_sampling_params = SamplingParams(temperature=0.0)
         self.report = RunReport()
         self.plan = PLAN
@@ -40,6 +40,12 @@ class FakeLLM:
         self.asked: list[tuple[list[int], SamplingParams]] = []
         self._ends_after = ends_after
         self._next_request = 7  # the engine does not begin at 0 when it has answered before
+
+    def plan_for(self, workload: Workload) -> Plan:
+        return self.plan
+
+    def adopt(self, plan: Plan) -> None:
+        self.plan = plan
 
     def prepare(self, workload: Workload) -> Plan:
         self.workloads.append(workload)

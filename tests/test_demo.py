@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from windlass.cli.main import app
 from windlass.errors import StorageError, WindlassError
-from windlass.facts.demo_result import TokenComparison
+from windlass.facts.demo_result import TokenComparison, VerseResult
 from windlass.jobs import demo, demo_checkpoint
 from windlass.jobs.child import output_of
 from windlass.jobs.demo_checkpoint import big_config, twin_config, write_checkpoint
@@ -31,14 +31,26 @@ def tiny_config(**changes: Any) -> LlamaConfig:
 
 def in_process(arguments: Sequence[str]) -> str:
     """A verb in this process, without its budget: that is for the real thing, which has a process of its own."""
-    at = list(arguments).index("--host-memory")
-    result = CliRunner().invoke(app, [*arguments[:at], *arguments[at + 2 :], "--quiet"])
+    kept = list(arguments)
+    if "--host-memory" in kept:
+        at = kept.index("--host-memory")
+        del kept[at : at + 2]
+    result = CliRunner().invoke(app, [*kept, "--quiet"])
     assert result.exit_code == 0, result.stderr
     return str(result.stdout)
 
 
+def spoken(ours: int = 7) -> VerseResult:
+    """What the first part might have found; it has tests of its own."""
+    return VerseResult(
+        64, 50, 60, 40, 2.0, 1.0, 0.1, ("ROMEO:\nWhat",), ((ours,),), ((7,),), (TokenComparison(3, (7,), (7,)),)
+    )
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "verse", spoken)
+    monkeypatch.setattr(demo.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(demo, "big_config", lambda: tiny_config(dtype="bfloat16"))
     monkeypatch.setattr(demo, "twin_config", tiny_config)
 
@@ -58,6 +70,24 @@ def test_the_tokens_shown_are_those_of_transformers(tmp_path: Path) -> None:
     assert result.as_dict()["tokens_compared"] == 24 * 6
     assert sum("24 of 24 equal" in line for line in said) == 6
     assert any("a pass" in line for line in said)
+    assert said.index("   | ROMEO:") < said.index("   | What")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_three_tiers_are_shown_with_their_lanes_and_limits(tmp_path: Path) -> None:
+    said: list[str] = []
+    tiers: Any = demo.demonstrate(in_process, tmp_path, said.append).three_tiers
+    plan = tiers["plan"]
+    assert plan["disk_bytes"] and plan["memory"]["resident"] and plan["host"]["resident"]
+    assert plan["host_pages"] * 2 == plan["num_pages"]
+    assert any("over the link, which at its 4.00 GB/s takes" in line for line in said)
+    assert any("lanes    busy in" in line and "upload" in line and "host" in line for line in said)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_one_wrong_token_of_the_verse_fails_the_demonstration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(demo, "verse", lambda: spoken(ours=8))
+    assert not demo.demonstrate(in_process, tmp_path, lambda line: None).equal
 
 
 @pytest.mark.usefixtures("tiny")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from checkpoints import ARCHITECTURES, greedy_answers, random_model, random_prompts, save
-from placements import Placement, any_plan
+from placements import any_plan, in_small_pages, placement
 from windlass.engine.llm import LLM
 from windlass.errors import BudgetError, DeviceError
+from windlass.facts.placement import Placement
 from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
@@ -26,9 +27,9 @@ GREEDY = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
 DEVICE, MEMORY = "sim:rate=2GB/s,latency=20us,delay=400us", "200MiB"
 
 SPLITS = {
-    "half of the weights on the device": Placement(0.5, 0.5, 0.0),
-    "half of the keys and values on the host": Placement(0.6, 0.4, 0.5),
-    "a little on disk": Placement(0.3, 0.4, 0.3, 0.3),
+    "half of the weights on the device": placement(0.5, 0.5, 0.0),
+    "half of the keys and values on the host": placement(0.6, 0.4, 0.5),
+    "a little on disk": placement(0.3, 0.4, 0.3, 0.3),
 }
 
 Case = tuple[Path, list[list[int]], list[list[int]], Plan]
@@ -53,53 +54,46 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case("llama", tmp_path_factory.mktemp("llama"))
 
 
-def placed(opened: LLM, plan: Plan, placement: Placement, pass_tokens: int = 19) -> Plan:
-    return placement.plan(opened.opened.facts, plan, pass_tokens)
-
-
 @pytest.mark.parametrize("device", [f"{DEVICE},seed=3", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_in_three_splits(architecture: str, device: str, tmp_path: Path) -> None:
     folder, prompts, expected, plan = case(architecture, tmp_path)
-    for name, placement in SPLITS.items():
-        with LLM(folder, device=device, gpu_memory="2GiB") as llm:
-            given_plan = placed(llm, plan, placement)
-        with LLM(folder, device=device, gpu_memory="2GiB", plan=given_plan, offload_dir=tmp_path) as llm:
+    for name, wanted in SPLITS.items():
+        with LLM(folder, device=device, gpu_memory="2GiB", offload_dir=tmp_path) as llm:
+            llm.adopt(in_small_pages(llm, plan, wanted, pass_tokens=19))
             assert answers(llm, prompts) == expected, name
 
 
 SHARES = st.floats(0, 1)
-PLACEMENTS = st.builds(Placement, SHARES, SHARES, SHARES, SHARES)
+PLACEMENTS = st.builds(placement, SHARES, SHARES, SHARES, SHARES)
 SEEDS, PASSES, MICRO_BATCHES = st.integers(0, 1000), st.integers(4, 90), st.integers(1, 40)
 
 
 def run_a_random_plan(
-    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
+    llama: Case, wanted: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
 ) -> None:
     folder, prompts, expected, plan = llama
-    device = f"{DEVICE},seed={seed}"
-    with LLM(folder, device=device, gpu_memory=MEMORY) as llm:
-        chosen = placed(llm, plan, placement, pass_tokens)
-        chosen = replace(chosen, micro_batch_tokens=micro_batch, row_on_host=row_on_host)
-    with LLM(folder, device=device, gpu_memory=MEMORY, plan=chosen, offload_dir=folder) as llm:
+    with LLM(folder, device=f"{DEVICE},seed={seed}", gpu_memory=MEMORY, offload_dir=folder) as llm:
+        chosen = in_small_pages(llm, plan, wanted, pass_tokens)
+        llm.adopt(replace(chosen, micro_batch_tokens=micro_batch, row_on_host=row_on_host))
         assert answers(llm, prompts) == expected
 
 
 @settings(max_examples=20)
-@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
+@given(wanted=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
 def test_no_random_plan_gives_a_wrong_token(
-    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
+    llama: Case, wanted: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
 ) -> None:
-    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch, row_on_host)
+    run_a_random_plan(llama, wanted, seed, pass_tokens, micro_batch, row_on_host)
 
 
 @pytest.mark.slow
 @settings(max_examples=500)
-@given(placement=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
+@given(wanted=PLACEMENTS, seed=SEEDS, pass_tokens=PASSES, micro_batch=MICRO_BATCHES, row_on_host=st.booleans())
 def test_none_of_500_random_plans_gives_a_wrong_token(
-    llama: Case, placement: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
+    llama: Case, wanted: Placement, seed: int, pass_tokens: int, micro_batch: int, row_on_host: bool
 ) -> None:
-    run_a_random_plan(llama, placement, seed, pass_tokens, micro_batch, row_on_host)
+    run_a_random_plan(llama, wanted, seed, pass_tokens, micro_batch, row_on_host)
 
 
 def test_a_plan_for_a_small_device_uses_the_host(tmp_path: Path) -> None:
@@ -129,8 +123,8 @@ def test_answers_that_share_a_prompt_share_it_across_memories(llama: Case) -> No
         wanted = [[out.token_ids for out in output.outputs] for output in llm.generate(requests, params)]
     for share in (0.0, 0.3, 0.6, 1.0):
         with LLM(folder, device=DEVICE, gpu_memory=MEMORY) as llm:
-            chosen = replace(placed(llm, plan, Placement(0.5, 0.5, share)), block_size=12)
-        with LLM(folder, device=DEVICE, gpu_memory=MEMORY, plan=chosen) as llm:
+            chosen = in_small_pages(llm, plan, placement(0.5, 0.5, share), pass_tokens=19)
+            llm.adopt(replace(chosen, block_size=12))
             got = [[out.token_ids for out in output.outputs] for output in llm.generate(requests, params)]
         assert got == wanted, f"{share:.0%} on the host"
 
@@ -148,8 +142,8 @@ def test_a_micro_batch_that_the_device_has_no_memory_for_is_halved(
         return forward(module, hidden)
 
     with LLM(folder, device=DEVICE, gpu_memory=MEMORY) as llm:
-        chosen = replace(placed(llm, plan, Placement(0.5, 0.5, 0.5)), micro_batch_tokens=19)
-    with LLM(folder, device=DEVICE, gpu_memory=MEMORY, plan=chosen) as llm:
+        chosen = in_small_pages(llm, plan, placement(0.5, 0.5, 0.5), pass_tokens=19)
+        llm.adopt(replace(chosen, micro_batch_tokens=19))
         monkeypatch.setattr(LlamaMLP, "forward", cramped)
         assert answers(llm, prompts) == expected
     assert [record.getMessage() for record in caplog.records if record.name == "windlass"] == [

@@ -1,16 +1,14 @@
 """`windlass demo`: the claim of the project, shown on this machine in two minutes."""
 
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from windlass.cli.exits import FAILED
+from windlass.cli.exits import FAILED, end_like_ctrl_c
 from windlass.cli.late import late
 from windlass.cli.output_flags import AsJson
 from windlass.errors import UsageError
@@ -21,7 +19,6 @@ EXAMPLES = ("windlass demo", "windlass demo --folder /mnt/nvme", "windlass demo 
 
 # A module and not the script: the demonstration may run from a folder where none is installed.
 _WINDLASS = (sys.executable, "-m", "windlass.cli.main")
-_TERMINATED = 143
 
 
 def demo(
@@ -35,10 +32,10 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a 2 GB model in 1.2 GB and check tokens against transformers.
+    """Verse from a model that does not fit, a 2 GB model in 1.2 GB, tokens checked against transformers.
 
-    The model has random weights, made on the spot. Takes under two minutes and no network; all files are removed at
-    the end, and on Ctrl-C.
+    The big model has random weights, made on the spot. Takes under two minutes and no network; all files are removed
+    at the end, and on Ctrl-C.
     """
     if folder is not None and not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; make it first, or name another with --folder")
@@ -53,19 +50,14 @@ def demo(
         written: str = late("jobs.child").output_of([*_WINDLASS, *arguments, *hush])
         return written
 
-    signal.signal(signal.SIGTERM, _leave)
+    end_like_ctrl_c()
     with tempfile.TemporaryDirectory(prefix="windlass-demo-", dir=folder) as below:
         result: DemoResult = late("jobs.demo").demonstrate(windlass, Path(below), say)
-    say(f"4. {format_bytes(result.checkpoint_bytes)} removed; {_verdict(result)}")
+    say(f"{format_bytes(result.checkpoint_bytes)} removed; {_verdict(result)}")
     if as_json:
         sys.stdout.write(json.dumps(result.as_dict()) + "\n")
     if not result.equal:
         raise typer.Exit(FAILED)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    """Ends as Ctrl-C does, files removed, when the process is asked to terminate."""
-    raise SystemExit(_TERMINATED)
 
 
 def _verdict(result: DemoResult) -> str:

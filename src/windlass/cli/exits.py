@@ -2,16 +2,18 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
 from windlass.cli.misuse import Misuse, misuse_text
 from windlass.errors import WindlassError
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -41,6 +43,15 @@ def plain_exits() -> Iterator[None]:
             f"error: cannot write standard output: {error.strerror}; free some space, or send it to another disk\n"
         )
         raise typer.Exit(FAILED) from error
+
+
+def end_like_ctrl_c() -> None:
+    """From now on a process that is asked to terminate removes its files first."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 def _drop_standard_output() -> None:

@@ -19,6 +19,8 @@ _WORDS = (
         r"\1 is more than it takes; quote a text of words",
     ),
     (r"^Option '(\S+)' requires an argument$", r"option \1 needs a value after it"),
+    (r"^Option '(\S+)' requires (\d+) arguments$", r"option \1 needs \2 values after it"),
+    (r"Input should be a valid integer, unable to parse string as an integer", "one of its values is no whole number"),
     (r"[.]? Did you mean (.+)\?$", r" (did you mean \1?)"),
     (r" \(Possible options: (.+)\)$", r" (did you mean \1?)"),
 )

@@ -7,10 +7,11 @@ from typing import Any
 from windlass.cli.budget_flags import BudgetFlags
 from windlass.cli.late import late
 from windlass.facts.progress import Progress
+from windlass.facts.shape import Shape
 from windlass.units import parse_size
 
 
-def opened(model: str, budget: BudgetFlags, on_progress: Callable[[Progress], None]) -> Any:
+def opened(model: str | Shape, budget: BudgetFlags, on_progress: Callable[[Progress], None]) -> Any:
     """The `LLM`, to be used in a `with`; a budget beyond the machine is warned of on standard error."""
     if budget.host_memory is not None:
         warning = late("jobs.budget_check").beyond_the_machine(parse_size(budget.host_memory))

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from windlass.errors import UsageError
+from windlass.facts.shape import Shape
 from windlass.model.dtypes import dtype_name
 from windlass.units import parse_size
 
@@ -20,8 +21,10 @@ Kind = TypeVar("Kind")
 OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
 
 
-def read_model(value: object) -> str | Path:
-    """A folder or a hub id."""
+def read_model(value: object) -> str | Path | Shape:
+    """A folder or a hub id; or a shape, whose weights are made up."""
+    if isinstance(value, Shape):
+        return value
     if not isinstance(value, (str, Path)) or not str(value).strip():
         raise UsageError(f"model must be a folder or a Hugging Face id, got {shown(value)}; write it as LLM('folder')")
     return value
@@ -100,6 +103,12 @@ def read_folder(flag: str, value: object) -> Path | None:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {folder} cannot be written; change its permissions, or name another one")
     return folder
+
+
+def refuse_a_revision(shape: str, revision: str | None) -> None:
+    """Raises UsageError for a revision of what is made up."""
+    if revision is not None:
+        raise UsageError(f"the shape {shape} is made up and has no revision {revision!r}; leave the revision out")
 
 
 def refuse_what_is_to_come(quantization: object, kv_cache_dtype: object) -> None:

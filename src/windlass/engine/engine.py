@@ -67,7 +67,7 @@ class Engine:
     def _build(self, undo: ExitStack, on_load: Callable[[int, int, float], None]) -> None:
         """Puts the parts together; `undo` learns how to take them apart, the last one first."""
         opened, plan = self.opened, self.plan
-        self.reader = DiskReader(self.disk)
+        self.reader = DiskReader(self.disk, opened.made)
         undo.callback(self.reader.close)
         self.accelerator = accelerator_for(opened.target, plan)
         if self.accelerator is not None:

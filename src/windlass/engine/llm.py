@@ -20,13 +20,14 @@ from windlass.engine.arguments import (
     read_optional,
     read_switch,
     read_whole,
+    refuse_a_revision,
     refuse_what_is_to_come,
 )
 from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, check_choices, open_model, read_files
+from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
@@ -40,11 +41,14 @@ from windlass.facts.progress import Progress
 from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.detokenizer import Detokenizer
 from windlass.model.hub import model_folder
+from windlass.model.shape_checkpoint import shape_config
+from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.planner.search import search
 from windlass.settings import num_threads
@@ -56,13 +60,15 @@ DISK_SECONDS = 1.5
 class LLM:
     """A model, far larger than memory if need be. Sizes are `"8GiB"` or bytes; see DESIGN for the names.
 
+    A Shape in place of a name has random weights; what of them streams is written below `offload_dir` meanwhile.
+
     Raises UsageError for arguments that make no sense, ModelError when the model cannot be run, and BudgetError from
     the first use when the work does not fit `host_memory`, the limit on the memory of the whole process.
     """
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | Shape,
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -94,10 +100,16 @@ class LLM:
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
         torch.set_num_threads(num_threads())
-        folder = model_folder(name, read_optional("revision", revision, str, "a name"), self._on_progress)
-        files = read_files(folder)
-        check_choices(files, dtype_asked, longest)
-        require_proven(files.text_config, read_switch("unproven", unproven))
+        unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
+        if isinstance(name, Shape):
+            refuse_a_revision(str(name), revision)
+            require_proven(text_config_of(shape_config(name)), unproven)
+            files = made_files(name, dtype_asked, self._offload_dir)
+            check_choices(files, dtype_asked, longest)
+        else:
+            files = read_files(model_folder(name, revision, self._on_progress))
+            check_choices(files, dtype_asked, longest)
+            require_proven(files.text_config, unproven)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
         self._engine: Engine | None = None
         self._measurements: Measurements | None = None
@@ -129,6 +141,24 @@ class LLM:
         """Plans for a known workload and loads the model, so that the first call need not."""
         self._refuse_a_second_call()
         return self._loaded(workload).plan
+
+    def plan_for(self, workload: Workload) -> Plan:
+        """The plan that a workload would get; nothing is loaded.
+
+        A model that is loaded is put away first: what it holds would count against the plan.
+        """
+        self._refuse_a_second_call()
+        self._unload()
+        return self._make_plan(workload)
+
+    def adopt(self, plan: Plan) -> None:
+        """Runs everything from now on by `plan`, as if it had been given when the model was opened.
+
+        It may be one of `plan_for`, placed differently (planner.by_hand). The next use loads the model by it.
+        """
+        self._refuse_a_second_call()
+        self._unload()
+        self._given_plan = plan
 
     def generate(
         self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
@@ -166,6 +196,8 @@ class LLM:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
         self._call = None
         self._unload()
+        if self.opened.made is not None:
+            self.opened.made.remove()
 
     def _unload(self) -> None:
         engine, self._engine = self._engine, None
@@ -243,6 +275,13 @@ class LLM:
         self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
+        if plan.disk_pages and self._offload_dir is None:
+            raise UsageError(
+                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
+                "for them with --offload-dir"
+            )
+        if self.opened.made is not None:
+            self.opened.made.store(self.opened.groups, plan)
         self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir)
         self._measurements = Measurements(self._engine, self._on_progress)
         self._engine.runner.after_slice = self._measurements.end_slice

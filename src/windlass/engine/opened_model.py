@@ -9,19 +9,23 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import __version__ as transformers_version
 
+from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError, UnsupportedModel, UsageError
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.model_facts import ModelFacts
+from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
+from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
 from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.groups import all_slots, expert_parameters, slots_by_source, weight_groups
 from windlass.model.lending import Slot
 from windlass.model.parameter_map import ParameterMap, map_parameters
+from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
 from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
@@ -29,7 +33,10 @@ from windlass.model.zoo import LiftedModel, build, lift
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down."""
+    """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down.
+
+    `made` is set where the weights are made up.
+    """
 
     folder: Path
     facts: ModelFacts
@@ -47,6 +54,7 @@ class OpenedModel:
     read_again_beyond: int | None
     narrows_late: bool
     plain_row: bool
+    made: MadeModel | None = None
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +103,7 @@ class ModelFiles:
     folder: Path
     config: PreTrainedConfig
     checkpoint: CheckpointFacts
+    made: MadeModel | None = None
 
     @property
     def text_config(self) -> PreTrainedConfig:
@@ -111,6 +120,18 @@ def read_files(folder: Path) -> ModelFiles:
     config = read_config(folder)
     refuse_quantised(folder, config)
     return ModelFiles(folder, config, read_checkpoint(folder))
+
+
+def made_files(shape: Shape, dtype: str, offload_dir: Path | None) -> ModelFiles:
+    """The files that a shape's checkpoint would have, in `dtype` ("auto" is the published one); none is written.
+
+    Raises UsageError for a dtype that is not known and for a folder that is missing.
+    """
+    config = shape_config(shape)
+    folder = made_folder(shape, offload_dir)
+    checkpoint = shape_checkpoint(config, compute_dtype(shape.dtype if dtype == "auto" else dtype, ""), folder)
+    weights = MadeWeights(checkpoint.tensors.values(), spread_of(config))
+    return ModelFiles(folder, config, checkpoint, MadeModel(shape, offload_dir, folder, weights))
 
 
 def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> None:
@@ -163,6 +184,7 @@ def open_model(
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,
         plain_row=rehearsal.plain_row and not rehearsal.narrows_late,
+        made=files.made,
     )
 
 

@@ -60,6 +60,7 @@ class BenchmarkResult:
                     "dtype": plan.dtype,
                     "block_size": plan.block_size,
                     "micro_batch_tokens": plan.micro_batch_tokens,
+                    "micro_batch_sequences": plan.micro_batch_sequences,
                     "streamed_bytes": plan.streamed_bytes,
                     "disk_bytes": plan.disk_bytes,
                     "num_pages": plan.num_pages,

@@ -65,7 +65,8 @@ class Plan:
     Where the model computes on a device, `memory` is the device's and `host` the bill of the process's own memory:
     there stay the sources of `host_resident`, which cross the link each pass, and `host_pages` of the pages, whose
     decode attention runs on the host. The last `disk_pages` pages lie on disk, in the offload folder. With
-    `row_on_host` the hidden states of a pass rest in host memory between layers.
+    `row_on_host` the hidden states of a pass rest in host memory between layers. `micro_batch_sequences` cuts passes
+    that only decode, None where nothing but `micro_batch_tokens` does.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Plan:
     host_pages: int = 0
     disk_pages: int = 0
     row_on_host: bool = False
+    micro_batch_sequences: int | None = None
 
     @property
     def device_pages(self) -> int:
@@ -119,6 +121,8 @@ class Plan:
                 _bill_line("host", self.host, "interpreter and libraries"),
             ]
         block = f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens"
+        if self.micro_batch_sequences is not None:
+            block += f" ({self.micro_batch_sequences} in decode)"
         if self.host_pages:
             block += f"; {self.host_pages / self.num_pages:.0%} of the keys and values in host memory"
         if self.disk_pages:

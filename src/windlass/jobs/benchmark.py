@@ -1,25 +1,49 @@
 """Measures a model on prompts of random tokens, so that two machines or two settings are asked the same work."""
 
 import random
+from collections.abc import Callable, Sequence
 
 from windlass.engine.llm import LLM
 from windlass.errors import UsageError
 from windlass.facts.benchmark_result import BenchmarkResult, BenchmarkRound, BenchmarkWork
+from windlass.facts.flexgen_policy import FlexGenPolicy
 from windlass.facts.plan import Plan
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
+from windlass.planner.flexgen import explain, translate
+
+Say = Callable[[Sequence[str]], None]
 
 
-def prepare(llm: LLM, work: BenchmarkWork) -> Plan:
-    """Loads the model for the work, so that no round pays for it. Raises UsageError where the work is too long."""
+def prepare(llm: LLM, work: BenchmarkWork, policy: FlexGenPolicy | None = None, say: Say | None = None) -> Plan:
+    """Loads the model for the work, so that no round pays for it; `policy` places and cuts it by hand.
+
+    The plan is told to `say` before anything is loaded or written. Raises UsageError where the work is too long.
+    """
     limit = llm.opened.facts.max_model_len
     if work.prompt_len + work.gen_len > limit:
         raise UsageError(
             f"{work.prompt_len} prompt tokens and {work.gen_len} to generate exceed the {limit} that the model takes; "
             f"lower --prompt-len or --gen-len"
         )
-    return llm.prepare(Workload(work.num_prompts, work.prompt_len, work.gen_len))
+    workload = Workload(work.num_prompts, work.prompt_len, work.gen_len)
+    plan = llm.plan_for(workload)
+    if policy is not None:
+        plan = translate(llm.opened.facts, plan, policy)
+    if say is not None:
+        say(_lines(llm, plan, policy))
+    llm.adopt(plan)
+    return llm.prepare(workload)
+
+
+def _lines(llm: LLM, plan: Plan, policy: FlexGenPolicy | None) -> list[str]:
+    lines = plan.lines()
+    if policy is not None:
+        lines += explain(policy, llm.opened.facts, plan)
+    if llm.opened.made is not None:
+        lines += llm.opened.made.lines(llm.opened.groups, plan)
+    return lines
 
 
 def benchmark(llm: LLM, model: str, work: BenchmarkWork) -> BenchmarkResult:

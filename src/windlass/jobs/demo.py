@@ -1,6 +1,6 @@
 """Shows on any machine, without a network, what Windlass is for: a model larger than its budget, and the right tokens.
 
-Every run is a process of its own, since a budget is a limit on a whole process.
+Every run of the heavy lift is a process of its own, since a budget is a limit on a whole process.
 """
 
 import json
@@ -9,15 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from windlass.facts.demo_result import DemoResult, TokenComparison
+import torch
+
+from windlass.facts.demo_result import DemoResult, TokenComparison, VerseResult
 from windlass.jobs.demo_checkpoint import big_config, twin_config, write_checkpoint
+from windlass.jobs.demo_verse import verse, verse_lines
 from windlass.jobs.reference import greedy_tokens
 from windlass.units import MIB, format_bytes, format_rate, format_seconds, format_size
 
 BIG_BUDGET = "1.2GB"
 TWIN_PROMPT_LENS, TWIN_GEN_LEN = (3, 5, 8, 13, 21, 34), 24
 
-_BIG_WORK = ("--num-prompts", "8", "--prompt-len", "16", "--gen-len", "12")
+_BIG_WORK = ("--num-prompts", "8", "--prompt-len", "16", "--gen-len", "12", "--device", "cpu")
+# Weights on the device, on the host and on disk; keys and values half and half.
+_TIERS = ("--percent", "30", "40", "50", "50", "100", "0", "--gpu-batch-size", "4", "--num-gpu-batches", "2")
+_TIERS_WORK = ("--prompt-len", "16", "--gen-len", "6", *_TIERS)
+SIM_RATE = 4e9
+_SIM = ("--device", "sim:rate=4GB/s,latency=20us,poison=off", "--gpu-memory", "1GB")
+_CUDA = ("--device", "cuda")
 # What the twin's process may hold beside the libraries, activations included: less than the twin's weights.
 _TWIN_ROOM = 96 * MIB
 
@@ -30,42 +39,66 @@ def demonstrate(windlass: Windlass, folder: Path, say: Say) -> DemoResult:
 
     Raises StorageError where there is no room, WindlassError where a run fails.
     """
-    say("1. A Llama-shaped checkpoint of random weights, larger than the budget that is coming")
+    spoken = _verse(say)
+    say("2. A Llama-shaped checkpoint of random weights, larger than the budget that is coming")
     checkpoint = folder / "big"
     checkpoint_bytes = write_checkpoint(checkpoint, big_config())
     say(f"   {format_bytes(checkpoint_bytes)} written to {checkpoint}")
-    say(f"2. The same checkpoint run by a process that may hold {BIG_BUDGET}, libraries included")
-    measured = _bench(windlass, checkpoint, say)
-    say("3. A float32 twin, streamed under a budget it does not fit, and by transformers with all it wants")
-    base = int(measured["plan"]["memory"]["base"])
+    if torch.cuda.is_available():
+        say("3. The same checkpoint over three memories: on the GPU, in host memory and on disk")
+        measured = tiers = _bench(windlass, (str(checkpoint), *_TIERS_WORK, *_CUDA), say)
+    else:
+        say(f"3. The same checkpoint run by a process that may hold {BIG_BUDGET}, libraries included")
+        measured = _bench(windlass, (str(checkpoint), *_BIG_WORK, "--host-memory", BIG_BUDGET), say)
+        say("   And over three memories: on a simulated device, in host memory and on disk")
+        tiers = _bench(windlass, (str(checkpoint), *_TIERS_WORK, *_SIM), say, SIM_RATE)
+    say("4. A float32 twin, streamed under a budget it does not fit, and by transformers with all it wants")
+    base = int((measured["plan"]["host"] or measured["plan"]["memory"])["base"])
     comparisons = _compare(windlass, folder, base + _TWIN_ROOM, say)
-    return DemoResult(checkpoint_bytes, measured, tuple(comparisons))
+    return DemoResult(spoken, checkpoint_bytes, measured, tiers, tuple(comparisons))
 
 
-def _bench(windlass: Windlass, checkpoint: Path, say: Say) -> Mapping[str, Any]:
-    work = ("bench", str(checkpoint), *_BIG_WORK, "--host-memory", BIG_BUDGET)
-    say(f"   $ windlass {' '.join(work)}")
-    measured: dict[str, Any] = json.loads(windlass([*work, "--json"]))
-    for line in _bench_lines(measured):
+def _verse(say: Say) -> VerseResult:
+    say("1. The small model in the box speaks verse on a simulated device that cannot hold it, in float32")
+    spoken = verse()
+    for line in verse_lines(spoken):
+        say(f"   {line}")
+    return spoken
+
+
+def _bench(windlass: Windlass, work: Sequence[str], say: Say, link: float = 0.0) -> Mapping[str, Any]:
+    """A benchmark in a process of its own; `link` is the rate of its link (bytes/s), where that is known."""
+    say(f"   $ windlass bench {' '.join(work)}")
+    measured: dict[str, Any] = json.loads(windlass(["bench", *work, "--json"]))
+    for line in _bench_lines(measured, link):
         say(f"   {line}")
     return measured
 
 
-def _bench_lines(measured: Mapping[str, Any]) -> list[str]:
-    """A pass beside what the disk alone would take for it."""
+def _bench_lines(measured: Mapping[str, Any], link: float) -> list[str]:
+    """A pass beside what the disk alone, and the link alone, would take for it."""
     lines = [
         f"memory   {format_size(measured['peak_memory'])} at most, budget {format_size(measured['memory_budget'])}",
         f"decode   {measured['decode_rate']:.2f} tok/s over {measured['num_prompts']} sequences",
     ]
-    a_pass, streamed = measured["seconds_per_pass"], measured["plan"]["streamed_bytes"]
-    line = f"a pass   {format_seconds(a_pass)} for {format_bytes(streamed)} from the disk"
-    if measured["disk_limit"]:
-        limit = streamed / measured["disk_limit"]
-        line += (
-            f", which at its measured {format_rate(measured['disk_limit'])} takes {format_seconds(limit)}: "
-            f"{a_pass / limit:.2f} times"
-        )
-    return [*lines, line, f"bound by {measured['bound_by']}"]
+    lines += _limits(measured, "disk_bytes", "from the disk", "its measured", measured["disk_limit"])
+    if measured["plan"]["host"]:
+        lines += _limits(measured, "streamed_bytes", "over the link", "its", link)
+        busy = ", ".join(f"{lane} {seconds:.2f} s" for lane, seconds in measured["decode_lanes"].items())
+        lines.append(f"lanes    busy in {format_seconds(measured['decode_seconds'])} of decode: {busy}")
+    return [*lines, f"bound by {measured['bound_by']}"]
+
+
+def _limits(measured: Mapping[str, Any], what: str, where: str, whose: str, rate: float) -> list[str]:
+    """What a pass took beside what its bytes take at the link's `rate` (bytes/s; 0.0 is not known)."""
+    a_pass, nbytes = measured["seconds_per_pass"], measured["plan"][what]
+    if not nbytes:
+        return []
+    line = f"a pass   {format_seconds(a_pass)} for {format_bytes(nbytes)} {where}"
+    if rate:
+        limit = nbytes / rate
+        line += f", which at {whose} {format_rate(rate)} takes {format_seconds(limit)}: {a_pass / limit:.2f} times"
+    return [line]
 
 
 def _compare(windlass: Windlass, folder: Path, budget: int, say: Say) -> list[TokenComparison]:
@@ -92,7 +125,9 @@ def _windlass_tokens(
     wanted = {"max_tokens": TWIN_GEN_LEN, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
     questions.write_text("".join(json.dumps({"prompt": list(prompt)} | wanted) + "\n" for prompt in prompts))
     files = ("-i", str(questions), "-o", str(answers))
-    summary = json.loads(windlass(["batch", str(twin), *files, "--host-memory", str(budget), "--json"]))
+    summary = json.loads(
+        windlass(["batch", str(twin), *files, "--device", "cpu", "--host-memory", str(budget), "--json"])
+    )
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     tokens = [tuple(row["response"]["body"]["choices"][0]["token_ids"]) for row in rows]
     return tokens, int(summary["report"]["bytes_read"])

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from windlass.errors import StorageError
 from windlass.facts.disk_profile import DiskProfile
@@ -42,16 +43,29 @@ class _Chunk:
     target: memoryview
 
 
+class Made(Protocol):
+    """Bytes of files that are made up in place of being read."""
+
+    def holds(self, file: str) -> bool:
+        """Whether the bytes of `file` are made."""
+
+    def fill(self, file: str, offset: int, target: memoryview) -> None:
+        """Makes the bytes of `file` from `offset` on, as many as `target` has. Called by several threads."""
+
+
 class DiskReader:
     """A pool of `profile.depth` threads that read `profile.chunk` bytes at a time.
+
+    What `made` holds is asked of it and counts as no reading.
 
     An extent begins at a multiple of 4096 bytes of its file. Its target is page-aligned memory of the extent's size
     rounded up to 4096: a direct read fills the last block too. The target belongs to the reader until `wait` returns.
     """
 
-    def __init__(self, profile: DiskProfile) -> None:
+    def __init__(self, profile: DiskProfile, made: Made | None = None) -> None:
         assert profile.chunk > 0 and profile.chunk % BLOCK == 0, f"chunk {profile.chunk} is not a multiple of {BLOCK}"
         self.profile = profile
+        self._made = made
         self.bytes_read = 0
         self._busy, self._busy_since, self._in_flight = 0.0, 0.0, 0
         self._lock = threading.Lock()
@@ -119,6 +133,9 @@ class DiskReader:
             if self._closed:
                 chunk.ticket.finish(ReaderClosed())
             elif chunk.ticket.error is not None:
+                chunk.ticket.finish()
+            elif self._made is not None and self._made.holds(chunk.file):
+                self._made.fill(chunk.file, chunk.offset, chunk.target[: chunk.need])
                 chunk.ticket.finish()
             else:
                 self._serve_chunk(chunk)

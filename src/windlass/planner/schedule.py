@@ -46,10 +46,14 @@ class Schedule:
 def micro_batches(plan: Plan, tokens: int) -> tuple[tuple[int, int], ...]:
     """Cuts a row of `tokens` into `(start, stop)` ranges of nearly equal length, none over the plan's limit.
 
+    A row of no more tokens than the block has sequences is one of decode tokens, which have a limit of their own.
     Where the host attends to its own part of the cache there are at least two: the device computes one while the host
     works on the other.
     """
-    count = max(-(-tokens // plan.micro_batch_tokens), min(2, tokens) if plan.far_pages else 1)
+    limit = plan.micro_batch_tokens
+    if plan.micro_batch_sequences is not None and tokens <= plan.block_size:
+        limit = min(limit, plan.micro_batch_sequences)
+    count = max(-(-tokens // limit), min(2, tokens) if plan.far_pages else 1)
     edges = [tokens * i // count for i in range(count + 1)]
     return tuple(zip(edges[:-1], edges[1:], strict=True))
 

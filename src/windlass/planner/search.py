@@ -17,7 +17,7 @@ from windlass.planner.disk_cache import disk_cache_memory
 from windlass.planner.residency import as_read, fill, host_bill, keep, keeping_order, keys, slices
 from windlass.units import MIB, format_size
 
-# Beyond this many sequences a pass is bound by compute on any machine we know.
+# Beyond this many sequences a pass is bound by compute on any machine we know; who asks for more gets more.
 LARGEST_BLOCK = 512
 # Embedding rows in flight, sampling, and what the allocator rounds up.
 FIXED_SCRATCH = 48 * MIB
@@ -57,7 +57,7 @@ class Demands:
 
 def search(model: ModelFacts, workload: Workload, demands: Demands) -> Plan:
     """The plan for a model, a workload and a budget. Raises BudgetError, with the smallest change that would do."""
-    block = min(demands.block_size or LARGEST_BLOCK, max(1, workload.num_prompts), LARGEST_BLOCK)
+    block = min(demands.block_size or LARGEST_BLOCK, max(1, workload.num_prompts))
     while True:
         plan = _with_block(model, workload, demands, block)
         if _fits(plan) and (block == 1 or demands.block_size or _cache_is_modest(model, plan)):
@@ -147,7 +147,7 @@ def _with_host(model: ModelFacts, demands: Demands, plan: Plan, host_pages: int,
         expert_ring=0,
         cache=cache,
         row=plan.pass_tokens * model.row_bytes if plan.row_on_host else 0,
-        activations=_staging(model, plan) if host_pages else 0,
+        activations=staging(model, plan) if host_pages else 0,
         scratch=FIXED_SCRATCH,
     )
     wanted = [source for source in keeping_order(model.groups) if source.key not in plan.resident]
@@ -186,7 +186,7 @@ def _spill(model: ModelFacts, demands: Demands, plan: Plan) -> Plan | None:
     return replace(plan, host=bill, host_pages=plan.host_pages - pages, disk_pages=pages)
 
 
-def _staging(model: ModelFacts, plan: Plan) -> int:
+def staging(model: ModelFacts, plan: Plan) -> int:
     """Queries, keys and values of two micro-batches of one layer on their way between device and host, and back."""
     layer = max((shape.elements for _, shape in model.cache_shapes), default=0) * model.itemsize
     return 2 * plan.micro_batch_tokens * (layer + 8 * model.row_bytes)
@@ -210,7 +210,7 @@ def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> s
     bill = plan.host_bill if on_host else plan.memory
     missing = -bill.spare
     flag = "--host-memory" if on_host else demands.flag
-    changes = [f"{flag} {_whole_mib(bill.budget + missing + RUN_TO_RUN)}"]
+    changes = [f"{flag} {whole_mib(bill.budget + missing + RUN_TO_RUN)}"]
     if block > 1:
         changes.append(f"--block-size {block // 2}")
     if bill.cache > missing:
@@ -230,5 +230,6 @@ def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> s
     )
 
 
-def _whole_mib(nbytes: int) -> str:
+def whole_mib(nbytes: int) -> str:
+    """A size to advise, rounded up so that it is enough: `1234MiB`."""
     return f"{-(-nbytes // MIB)}MiB"
