@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks resident MODEL_FOLDER [--rounds 5] [--gen-len 16]
 
-Both hold the 6.03 GB model in memory (14 GB in all). Prompts of 64 tokens, batch 1 and 32, greedy. A decode pass is
+Both hold the 6.03 GB model in memory (14 GB in all). Prompts of 32 tokens, batch 1 and 32, greedy. A decode pass is
 the median of the passes of a round; transformers' are timed by a stopping criterion, which it asks after every token.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.harness import llama_3b, machine, median
 from windlass import LLM, SamplingParams
 from windlass.facts.workload import Workload
 
-LENGTH = 64
+LENGTH = 32
 
 
 def transformers_round(model: torch.nn.Module, prompts: list[list[int]], gen_len: int) -> tuple[float, float]:
