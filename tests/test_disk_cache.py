@@ -46,6 +46,20 @@ def test_every_architecture_with_nearly_all_of_its_cache_on_disk(architecture: s
     assert list(offload.iterdir()) == [], "nothing is left"
 
 
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
+def test_answers_that_share_a_prompt_get_copies_of_its_pages_on_disk(architecture: str, tmp_path: Path) -> None:
+    """phi3 may read its prompt again, so every answer has copies of all its pages."""
+    folder = save(random_model(architecture), tmp_path)
+    prompts = [{"prompt_token_ids": prompt} for prompt in random_prompts(5, 35)]
+    params = SamplingParams(max_tokens=16, temperature=1.0, seed=7, n=3, ignore_eos=True)
+    with LLM(folder, device="cpu") as llm:
+        plan = llm.prepare(Workload(6, 35, 16))
+        wanted = [[each.token_ids for each in output.outputs] for output in llm.generate(prompts, params)]
+    plan = replace(plan, page_tokens=PAGE_TOKENS, num_pages=48, disk_pages=46, block_size=6)
+    with LLM(folder, device="cpu", plan=plan, offload_dir=tmp_path) as llm:
+        assert [[each.token_ids for each in output.outputs] for output in llm.generate(prompts, params)] == wanted
+
+
 def test_without_a_folder_a_cache_that_does_not_fit_is_refused_and_says_that_one_would_do() -> None:
     with pytest.raises(BudgetError, match="--offload-dir"):
         search(model(), replace(WORK, prompt_len=60000), demands(260 * MIB, block_size=4))

@@ -121,12 +121,12 @@ def test_answers_that_share_a_prompt_share_it_across_memories(llama: Case) -> No
     requests = [{"prompt_token_ids": prompt} for prompt in prompts]
     with LLM(folder) as llm:
         wanted = [[out.token_ids for out in output.outputs] for output in llm.generate(requests, params)]
-    for share in (0.0, 0.3, 0.6, 1.0):
-        with LLM(folder, device=DEVICE, gpu_memory=MEMORY) as llm:
-            chosen = in_small_pages(llm, plan, placement(0.5, 0.5, share), pass_tokens=19)
+    for on_host, on_disk in ((0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (0.3, 0.6), (0.0, 1.0)):
+        with LLM(folder, device=DEVICE, gpu_memory=MEMORY, offload_dir=folder) as llm:
+            chosen = in_small_pages(llm, plan, placement(0.5, 0.5, on_host, on_disk), pass_tokens=19)
             llm.adopt(replace(chosen, block_size=12))
             got = [[out.token_ids for out in output.outputs] for output in llm.generate(requests, params)]
-        assert got == wanted, f"{share:.0%} on the host"
+        assert got == wanted, f"{on_host:.0%} on the host, {on_disk:.0%} on disk"
 
 
 def test_a_micro_batch_that_the_device_has_no_memory_for_is_halved(

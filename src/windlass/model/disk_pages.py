@@ -61,7 +61,7 @@ class DiskPages:
             stop = start
             while stop < len(pages) and pages[stop] == pages[start]:
                 stop += 1
-            page, place = pages[start], self._open_place(pages[start])
+            page, place = pages[start], self._open_place(pages[start], begun=slots[start] > 0)
             if page in opened:
                 # What lies behind a sequence's end is multiplied by a weight of zero, so it must be finite.
                 self.open.values[place] = 0
@@ -135,9 +135,10 @@ class DiskPages:
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
 
     def put(self, page: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Stores a page that goes on being filled: key (Hk, P, Dk), value (Hv, P, Dv)."""
-        place = self._open_place(page)
+        """Stores a page as it is: key (Hk, P, Dk), value (Hv, P, Dv). It may go on being filled."""
+        place = self._open_place(page, begun=False)
         self.open.keys[place], self.open.values[place] = key, value
+        self._write_out(page, place)
 
     def _page(self, page: int) -> Partial:
         if page in self._place:
@@ -160,14 +161,19 @@ class DiskPages:
         sizes = (shape.key_heads, shape.key_dim, shape.value_heads, shape.value_dim)
         return PageStore(count, self.open.page_tokens, *sizes, keys.dtype, CPU, storage)
 
-    def _open_place(self, page: int) -> int:
+    def _open_place(self, page: int, begun: bool) -> int:
+        """Where the page is filled; one that is `begun` and was written meanwhile is read back."""
         if page in self._writing:
-            self._end(page)  # what was written belongs to a sequence that has left
-        if page not in self._place:
-            if not self._free:
-                self._end(next(iter(self._writing)))
-            self._place[page] = self._free.pop()
-        return self._place[page]
+            self._end(page)
+        if page in self._place:
+            return self._place[page]
+        if not self._free:
+            self._end(next(iter(self._writing)))
+        place = self._free.pop()
+        if begun:
+            self.open.keys[place], self.open.values[place] = self._page(page)
+        self._place[page] = place
+        return place
 
     def _write_out(self, page: int, place: int) -> None:
         keys, values = _bytes_of(self.open.keys[place]), _bytes_of(self.open.values[place])
