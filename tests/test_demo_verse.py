@@ -1,14 +1,20 @@
 """The demonstration's first part: verse from a model on a device too small for it, token for token the model's own."""
 
-from windlass.engine.llm import LLM
 from windlass.facts.workload import Workload
-from windlass.jobs.demo_verse import BUDGET, COMPARED, DEVICE, OPENINGS, SPEAKERS, TOKENS, verse, verse_lines
-from windlass.packaged_model import packaged_model_folder
-from windlass.units import MIB
+from windlass.jobs.demo_verse import (
+    BUDGET,
+    COMPARED,
+    OPENINGS,
+    SPEAKERS,
+    TOKENS,
+    open_on_the_device,
+    verse,
+    verse_lines,
+)
 
 
 def test_the_device_is_too_small_for_weights_and_keys_and_values() -> None:
-    with LLM(packaged_model_folder(), dtype="float32", device=DEVICE, gpu_memory=BUDGET) as llm:
+    with open_on_the_device(BUDGET) as llm:
         plan = llm.plan_for(Workload(len(SPEAKERS) * len(OPENINGS), 16, TOKENS))
         facts = llm.opened.facts
     cache = plan.num_pages * plan.page_tokens * facts.cache_bytes_per_token
@@ -17,10 +23,10 @@ def test_the_device_is_too_small_for_weights_and_keys_and_values() -> None:
 
 
 def test_a_few_tokens_of_it_are_those_of_the_resident_run_and_of_transformers() -> None:
-    result = verse(tokens=6, budget=56 * MIB)
+    result = verse(tokens=12)
     assert result.equal and result.streamed_bytes
     assert (len(result.ours), len(result.comparisons)) == (len(SPEAKERS) * len(OPENINGS), COMPARED)
-    assert result.as_dict()["tokens"] == 6 * len(result.ours)
+    assert result.as_dict()["tokens"] == 12 * len(result.ours)
     lines = verse_lines(result)
     assert lines[0] == "| ROMEO:" and any("cross the link in" in line for line in lines)
-    assert f"{len(result.ours)} of {len(result.ours)} answers of 6 tokens are those of a run" in "\n".join(lines)
+    assert f"{len(result.ours)} of {len(result.ours)} answers of 12 tokens are those of a run" in "\n".join(lines)

@@ -9,7 +9,7 @@ import typer
 
 from windlass.cli.budget_flags import BudgetFlags
 from windlass.cli.display import display
-from windlass.cli.exits import end_like_ctrl_c
+from windlass.cli.exits import files_removed
 from windlass.cli.flexgen_flags import FlexGenFlags
 from windlass.cli.late import late
 from windlass.cli.numbers import counting
@@ -73,8 +73,8 @@ def bench(
         num_prompts = num_prompts or policy.block_size
     work = BenchmarkWork(prompt_len, gen_len, num_prompts or _DEFAULT.num_prompts, rounds, budget.seed)
     job = late("jobs.benchmark")
-    end_like_ctrl_c()
     with (
+        files_removed(),
         display(output.quiet) as screen,
         opened(named, budget, screen.on_progress) as llm,
     ):

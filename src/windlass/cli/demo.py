@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from windlass.cli.exits import FAILED, end_like_ctrl_c
+from windlass.cli.exits import FAILED, files_removed
 from windlass.cli.late import late
 from windlass.cli.output_flags import AsJson
 from windlass.errors import UsageError
@@ -50,8 +50,7 @@ def demo(
         written: str = late("jobs.child").output_of([*_WINDLASS, *arguments, *hush])
         return written
 
-    end_like_ctrl_c()
-    with tempfile.TemporaryDirectory(prefix="windlass-demo-", dir=folder) as below:
+    with files_removed(), tempfile.TemporaryDirectory(prefix="windlass-demo-", dir=folder) as below:
         result: DemoResult = late("jobs.demo").demonstrate(windlass, Path(below), say)
     say(f"{format_bytes(result.checkpoint_bytes)} removed; {_verdict(result)}")
     if as_json:

@@ -45,9 +45,14 @@ def plain_exits() -> Iterator[None]:
         raise typer.Exit(FAILED) from error
 
 
-def end_like_ctrl_c() -> None:
-    """From now on a process that is asked to terminate removes its files first."""
-    signal.signal(signal.SIGTERM, _leave)
+@contextmanager
+def files_removed() -> Iterator[None]:
+    """While files lie about that must go: a process that is asked to terminate ends as on Ctrl-C, and removes them."""
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

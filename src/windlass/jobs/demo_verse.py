@@ -1,7 +1,8 @@
 """The first part of the demonstration: real text from the model in the box, on a device too small for it.
 
 The device is simulated, so that this shows the same on any machine: a set amount of memory behind a link of a set rate.
-Tokens are compared with a run that has all the memory it wants, and some of them with transformers.
+The two speeches shown are sampled, the others greedy. All tokens are compared with a run that has all the memory it
+wants, and some of the greedy ones with transformers.
 """
 
 from windlass.engine.llm import LLM
@@ -15,9 +16,11 @@ from windlass.units import MIB, format_bytes, format_rate, format_seconds, forma
 LINK_RATE = 2e9
 DEVICE = "sim:rate=2GB/s,latency=20us,poison=off"
 BUDGET = 64 * MIB
-TOKENS = 160
+MICRO_BATCH_TOKENS = 128
+TOKENS = 120
+SHOWN, TEMPERATURE, SEED = 2, 0.5, 5
 # How many answers transformers is asked for as well: it takes one after the other.
-COMPARED, SHOWN = 4, 2
+COMPARED = 4
 
 SPEAKERS = (
     "ROMEO",
@@ -38,8 +41,10 @@ def verse(tokens: int = TOKENS, budget: int = BUDGET) -> VerseResult:
     """Every speaker with every opening, at once: on the device, then resident. Raises WindlassError."""
     folder = packaged_model_folder()
     prompts = [f"{speaker}:\n{opening}" for opening in OPENINGS for speaker in SPEAKERS]
-    params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-    with LLM(folder, dtype="float32", device=DEVICE, gpu_memory=budget) as llm:
+    greedy = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+    sampled = SamplingParams(max_tokens=tokens, temperature=TEMPERATURE, seed=SEED, ignore_eos=True)
+    params = [sampled] * SHOWN + [greedy] * (len(prompts) - SHOWN)
+    with open_on_the_device(budget) as llm:
         encoded = [llm.tokenizer.encode(prompt) for prompt in prompts]
         plan = llm.prepare(Workload(len(prompts), max(map(len, encoded)), tokens))
         outputs = llm.generate(prompts, params)
@@ -47,7 +52,8 @@ def verse(tokens: int = TOKENS, budget: int = BUDGET) -> VerseResult:
     with LLM(folder, dtype="float32", device="cpu") as llm:
         resident = [tuple(output.outputs[0].token_ids) for output in llm.generate(prompts, params)]
     ours = [tuple(output.outputs[0].token_ids) for output in outputs]
-    theirs = greedy_tokens(folder, [output.prompt_token_ids for output in outputs[:COMPARED]], tokens)
+    compared = slice(SHOWN, SHOWN + COMPARED)
+    theirs = greedy_tokens(folder, [output.prompt_token_ids for output in outputs[compared]], tokens)
     uploading = report.prefill_lanes["upload"] + report.decode_lanes["upload"]
     return VerseResult(
         budget=budget,
@@ -62,18 +68,29 @@ def verse(tokens: int = TOKENS, budget: int = BUDGET) -> VerseResult:
         resident=tuple(resident),
         comparisons=tuple(
             TokenComparison(len(output.prompt_token_ids), a, b)
-            for output, a, b in zip(outputs, ours, theirs, strict=False)
+            for output, a, b in zip(outputs[compared], ours[compared], theirs, strict=True)
         ),
+    )
+
+
+def open_on_the_device(budget: int) -> LLM:
+    """The model in the box on a simulated device of `budget` bytes."""
+    return LLM(
+        packaged_model_folder(),
+        dtype="float32",
+        device=DEVICE,
+        gpu_memory=budget,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
     )
 
 
 def verse_lines(result: VerseResult) -> list[str]:
     """For people: the verse, then what was measured beside its limit."""
-    lines = [line for text in result.texts for line in (*(f"| {line}" for line in text.splitlines()), "|")]
+    lines = [line for text in result.texts for line in (*_whole_lines(text), "")]
     same = sum(a == b for a, b in zip(result.ours, result.resident, strict=True))
     lines += [
         f"{format_size(result.weight_bytes)} of weights and {format_size(result.cache_bytes)} of keys and values on a "
-        f"device of {format_size(result.budget)}",
+        f"device of {format_size(result.budget)}, which must also compute there",
         f"a pass   {format_seconds(result.seconds_per_pass)}; {format_bytes(result.streamed_bytes)} of weights cross "
         f"the link in {format_seconds(result.streamed_bytes / result.link_limit)}, carried at "
         f"{format_rate(result.link_rate)} of its {format_rate(result.link_limit)}",
@@ -81,3 +98,8 @@ def verse_lines(result: VerseResult) -> list[str]:
         "memory it wants; beside transformers:",
     ]
     return lines + [f"  {each.line()}" for each in result.comparisons]
+
+
+def _whole_lines(text: str) -> list[str]:
+    """A speech without the line it was cut off in."""
+    return [f"| {line}" for line in text.rpartition("\n")[0].rstrip().splitlines()]
