@@ -221,7 +221,7 @@ def test_a_shape_beyond_the_machine_is_refused_with_its_plan_and_no_file(tmp_pat
     [
         (("--shape", "opt-9b"), "is not known"),
         (("./model", "--shape", "opt-125m"), "are two models; name one of them"),
-        (("--shape", "opt-125m", "--offload-dir", "/nowhere/at/all"), "--offload-dir /nowhere/at/all is no folder"),
+        (("--shape", "opt-125m", "--offload-dir", "/nowhere/at/all"), "--offload-dir /nowhere/at/all is not a folder"),
     ],
 )
 def test_a_shape_asked_for_wrongly_is_one_line(arguments: tuple[str, ...], holds: str) -> None:
