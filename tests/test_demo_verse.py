@@ -20,6 +20,7 @@ def test_the_device_is_too_small_for_weights_and_keys_and_values() -> None:
     cache = plan.num_pages * plan.page_tokens * facts.cache_bytes_per_token
     assert facts.weight_bytes + cache > BUDGET
     assert plan.streamed_bytes and plan.host_pages
+    assert plan.block_size == len(SPEAKERS) * len(OPENINGS), "all of them at once"
 
 
 def test_a_few_tokens_of_it_are_those_of_the_resident_run_and_of_transformers() -> None:
@@ -28,5 +29,5 @@ def test_a_few_tokens_of_it_are_those_of_the_resident_run_and_of_transformers() 
     assert (len(result.ours), len(result.comparisons)) == (len(SPEAKERS) * len(OPENINGS), COMPARED)
     assert result.as_dict()["tokens"] == 12 * len(result.ours)
     lines = verse_lines(result)
-    assert lines[0] == "| ROMEO:" and any("cross the link in" in line for line in lines)
+    assert lines[0] == "| ROMEO:" and any("over the link, which take" in line for line in lines)
     assert f"{len(result.ours)} of {len(result.ours)} answers of 12 tokens are those of a run" in "\n".join(lines)

@@ -62,7 +62,7 @@ def _verse(say: Say) -> VerseResult:
     say("1. The small model in the box speaks verse on a simulated device that cannot hold it, in float32")
     spoken = verse()
     for line in verse_lines(spoken):
-        say(f"   {line}")
+        say(f"   {line}".rstrip())
     return spoken
 
 
