@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.harness import llama_3b, machine, median, windlass_bench
 
-CAP, BUDGET = "6000M", "5936MiB"
+CAP, BUDGET = "6000M", "5800MiB"
 FLAGS = ("--num-prompts", "32", "--prompt-len", "512", "--gen-len", "8", "--host-memory", BUDGET)
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-WIDENED_ROWS = 4
+WIDENED_ROWS = 1
 """Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
 
 

@@ -86,6 +86,16 @@ class _Tape:
     def rate(self, profile: DiskProfile, seconds: float, most: int) -> float:
         """Bytes/s of reading on for `seconds`, `most` bytes at most. Reads land on each other: nobody looks at them."""
         reader = DiskReader(profile)
+        try:
+            return self._timed(reader, seconds, most)
+        finally:
+            reader.close()
+
+    def close(self) -> None:
+        self._arena.close()
+
+    def _timed(self, reader: DiskReader, seconds: float, most: int) -> float:
+        profile = reader.profile
         places = cycle(range(0, self._arena.nbytes - profile.chunk + 1, profile.chunk))
         tickets: deque[Ticket] = deque()
         start, asked = time.perf_counter(), 0
@@ -98,12 +108,7 @@ class _Tape:
                 tickets.popleft().wait()
         for ticket in tickets:
             ticket.wait()
-        rate = reader.bytes_read / (time.perf_counter() - start)
-        reader.close()
-        return rate
-
-    def close(self) -> None:
-        self._arena.close()
+        return reader.bytes_read / (time.perf_counter() - start)
 
     def _next(self, nbytes: int) -> Extent:
         self._length = nbytes
