@@ -129,7 +129,7 @@ class Engine:
         if not plan.row_on_host:
             return None
         assert self.accelerator is not None and opened.plain_row, "this model's row cannot rest on the host"
-        return HostRow(plan.pass_tokens, opened.facts.hidden_size, opened.dtype, self.accelerator, self.crew.idle)
+        return HostRow(plan.pass_tokens, opened.facts.hidden_size, opened.dtype, self.accelerator)
 
     def _embedding(self) -> EmbeddingRows:
         (group,) = [group for group in self.opened.groups if group.kind == "embedding"]

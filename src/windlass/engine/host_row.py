@@ -6,9 +6,6 @@ row's shape that takes no memory; each layer brings a micro-batch of the real ro
 T tokens of the row; t rows of a micro-batch; H hidden size; R rows whose logits are wanted.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import torch
 
 from windlass.memory.accelerator import Accelerator, Mark
@@ -16,17 +13,14 @@ from windlass.memory.arena import Arena
 
 
 class HostRow:
-    """Room for `tokens` rows of `width` numbers. `idle()` is entered while the caller waits for a copy."""
+    """Room for `tokens` rows of `width` numbers.
 
-    def __init__(
-        self,
-        tokens: int,
-        width: int,
-        dtype: torch.dtype,
-        accelerator: Accelerator,
-        idle: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._accelerator, self._idle = accelerator, idle
+    Whoever waits for a copy here keeps its turn (see Crew): a micro-batch waits for its rows before it has stored keys
+    and values, and one behind it must find them.
+    """
+
+    def __init__(self, tokens: int, width: int, dtype: torch.dtype, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
         self._arena = Arena(tokens * width * dtype.itemsize)
         accelerator.pin(self._arena)
         self._row = self._arena.tensor(0, dtype, (1, tokens, width))
@@ -69,6 +63,5 @@ class HostRow:
     def _upload(self, source: torch.Tensor) -> torch.Tensor:
         target = self._accelerator.empty(source.shape, source.dtype)
         mark = self._accelerator.upload(source, target, [self._accelerator.mark(), *self._before])
-        with self._idle():
-            self._accelerator.compute_after(mark)
+        self._accelerator.compute_after(mark)
         return target

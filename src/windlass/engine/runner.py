@@ -113,7 +113,7 @@ class Runner:
                 self._weights.lend(index)
             elif op is Op.COMPUTE:
                 computing = [partial(self._compute, layer, row, step, args, kwargs) for step in steps]
-                result = self.crew.run(computing, together=self._waits_for_host)[-1]
+                result = self.crew.run(computing, together=self.plan.far_pages > 0)[-1]
             elif op is Op.TAKE_BACK:
                 self._weights.take_back(index)
         self.after_slice()
@@ -202,11 +202,6 @@ class Runner:
         else:
             row[:, piece.start : piece.stop] = computed
         return result
-
-    @property
-    def _waits_for_host(self) -> bool:
-        """Whether a micro-batch waits for the host on its way through a layer, so that another can be computed."""
-        return self.plan.far_pages > 0 or self._host_row is not None
 
     def _logits(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         """The model's own head code over a few of the rows (1, R, H) at a time."""
