@@ -4,7 +4,9 @@ The plan is made for the work at hand: with the first prompts, and again when la
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +35,7 @@ from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
 from windlass.engine.target import choose_target
 from windlass.engine.verdicts import require_proven
-from windlass.errors import RequestError, UsageError
+from windlass.errors import BudgetError, RequestError, UsageError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.plan import Plan
@@ -53,6 +55,10 @@ from windlass.model.tokenizer import AnyTokenizer
 from windlass.planner.search import search
 from windlass.settings import num_threads
 
+LOG = logging.getLogger("windlass")
+
+# Where the usual width does not fit: less memory for activations, and a lower rate of prefill.
+NARROWER_MICRO_BATCHES = (128, 32)
 # How long the disk is measured before a model that streams (seconds).
 DISK_SECONDS = 1.5
 
@@ -111,7 +117,10 @@ class LLM:
             check_choices(files, dtype_asked, longest)
             require_proven(files.text_config, unproven)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
+        for setting in self.opened.defaults.unheeded:
+            LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._engine: Engine | None = None
+        self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
         self._numbers = itertools.count()
@@ -280,6 +289,7 @@ class LLM:
                 f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
                 "for them with --offload-dir"
             )
+        self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
         self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir)
@@ -302,12 +312,24 @@ class LLM:
         return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
 
     def _make_plan(self, workload: Workload) -> Plan:
+        """With the widest micro-batches that fit, unless a width was asked for. Raises BudgetError, of the widest."""
+        if self._micro_batch_tokens is not None:
+            return self._plan_with(workload, self._micro_batch_tokens)
+        try:
+            return self._plan_with(workload, None)
+        except BudgetError as refusal:
+            for narrower in NARROWER_MICRO_BATCHES:
+                with suppress(BudgetError):
+                    return self._plan_with(workload, narrower)
+            raise refusal
+
+    def _plan_with(self, workload: Workload, micro_batch_tokens: int | None) -> Plan:
         asked = demands(
             self.opened,
             workload,
             self._host_memory,
             self._gpu_memory,
-            self._micro_batch_tokens,
+            micro_batch_tokens,
             self._block_size,
             self._offload_dir,
         )
@@ -324,5 +346,5 @@ class LLM:
             return
         rate = done / seconds if seconds else 0.0
         left = (total - done) / rate if rate else 0.0
-        budget = self._host_memory or 0
+        budget = self._loading.host_bill.budget if self._loading else 0
         self._on_progress(Progress("load", done, total, seconds, 0.0, rate, 0.0, resident_bytes(), budget, left, 0))

@@ -26,6 +26,7 @@ from windlass.model.groups import all_slots, expert_parameters, slots_by_source,
 from windlass.model.lending import Slot
 from windlass.model.parameter_map import ParameterMap, map_parameters
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
+from windlass.model.shrink import FAILURES
 from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
@@ -149,7 +150,13 @@ def open_model(
     """
     folder, config, checkpoint = files.folder, files.text_config, files.checkpoint
     chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
-    model = build(config, chosen, target.device)
+    try:
+        model = build(config, chosen, target.device)
+    except FAILURES as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'} makes no sense to transformers: {type(error).__name__}: {error}; correct that "
+            "value, or fetch the file again"
+        ) from error
     seat = Seat()
     lifted = lift(model, seat)
     parameters = map_parameters(model, checkpoint, expert_parameters(lifted), all_slots(lifted))

@@ -1,4 +1,4 @@
-"""How a request wants its tokens drawn, in vLLM's spelling, so that scripts written for vLLM run unchanged."""
+"""How a request wants its tokens drawn, in vLLM's spelling; its penalties, biases and prompt logprobs are not here."""
 
 import math
 from collections.abc import Sequence

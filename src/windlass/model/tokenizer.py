@@ -74,7 +74,12 @@ class Tokenizer:
         return self._inner.chat_template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Ids as the tokenizer makes them, its special tokens added, but never a second begin-of-sequence."""
+        """Ids as the tokenizer makes them, its special tokens added, but never a second begin-of-sequence.
+
+        Raises UsageError for text that is no Unicode: bytes of another encoding arrive as halves of characters.
+        """
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(f"the text {text[:40]!a} is not UTF-8; convert it, for example with iconv")
         ids: list[int] = self._inner(text, verbose=False).input_ids  # length is the engine's to judge, not a warning's
         bos = self._inner.bos_token
         if bos and text.startswith(bos) and ids[:2] == [self.bos_token_id] * 2:

@@ -21,6 +21,8 @@ from windlass.units import MIB, format_size
 LARGEST_BLOCK = 512
 # Embedding rows in flight, sampling, and what the allocator rounds up.
 FIXED_SCRATCH = 48 * MIB
+# As if the offload folder had all the room there can be.
+ANY_ROOM = 1 << 62
 # What interpreter and libraries hold differs by a few MiB from run to run; advice has to hold in the next one too.
 RUN_TO_RUN = 16 * MIB
 
@@ -215,7 +217,7 @@ def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> s
         changes.append(f"--block-size {block // 2}")
     if bill.cache > missing:
         changes.append("shorter prompts or a smaller --max-tokens")
-    if bill.cache > missing and not demands.offload and (on_host or plan.host is None):
+    if not demands.offload and _spill(model, replace(demands, offload=ANY_ROOM), plan) is not None:
         changes.append("--offload-dir with a folder that keys and values may go to")
     if bill.activations > missing and demands.micro_batch_tokens > 32:
         changes.append(f"--micro-batch-tokens {demands.micro_batch_tokens // 2}")
