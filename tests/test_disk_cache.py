@@ -62,7 +62,10 @@ def test_answers_that_share_a_prompt_get_copies_of_its_pages_on_disk(architectur
 
 def test_without_a_folder_a_cache_that_does_not_fit_is_refused_and_says_that_one_would_do() -> None:
     with pytest.raises(BudgetError, match="--offload-dir"):
-        search(model(), replace(WORK, prompt_len=60000), demands(260 * MIB, block_size=4))
+        search(model(), replace(WORK, prompt_len=60000), demands(400 * MIB, block_size=4))
+    with pytest.raises(BudgetError, match="to run with 4") as refused:
+        search(model(), replace(WORK, prompt_len=60000), demands(200 * MIB, block_size=4))
+    assert "--offload-dir" not in str(refused.value), "where it would not do either it is not named"
 
 
 def test_with_a_folder_it_goes_there_as_far_as_it_must() -> None:
