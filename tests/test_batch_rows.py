@@ -216,10 +216,10 @@ def output(**changes: Any) -> RequestOutput:
 
 
 def test_a_completion_is_answered_in_openai_s_form() -> None:
-    line = answer(good(completion(logprobs=2)), output(), "model", 100)
+    line: Any = answer(good(completion(logprobs=2)), output(), "model", 100)
     assert line["custom_id"] == "a" and line["error"] is None
-    assert line["response"]["status_code"] == 200  # type: ignore[index]
-    body = line["response"]["body"]  # type: ignore[index]
+    assert line["response"]["status_code"] == 200
+    body = line["response"]["body"]
     assert (body["object"], body["model"], body["created"]) == ("text_completion", "model", 100)
     assert body["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     (choice,) = body["choices"]
@@ -231,8 +231,8 @@ def test_a_completion_is_answered_in_openai_s_form() -> None:
 
 
 def test_a_chat_is_answered_in_openai_s_form() -> None:
-    line = answer(good(chat(logprobs=True, top_logprobs=2)), output(), "model", 100)
-    body = line["response"]["body"]  # type: ignore[index]
+    line: Any = answer(good(chat(logprobs=True, top_logprobs=2)), output(), "model", 100)
+    body = line["response"]["body"]
     assert body["object"] == "chat.completion"
     (choice,) = body["choices"]
     assert choice["message"] == {"role": "assistant", "content": "éé", "refusal": None}
@@ -243,11 +243,11 @@ def test_a_chat_is_answered_in_openai_s_form() -> None:
 
 
 def test_token_ids_come_with_the_answer_when_asked_for() -> None:
-    with_ids = answer(good(completion(return_token_ids=True)), output(), "m", 0)
-    without = answer(good(completion()), output(logprobs=None), "m", 0)
-    assert with_ids["response"]["body"]["choices"][0]["token_ids"] == [5, 5]  # type: ignore[index]
-    assert "token_ids" not in without["response"]["body"]["choices"][0]  # type: ignore[index]
-    assert without["response"]["body"]["choices"][0]["logprobs"] is None  # type: ignore[index]
+    with_ids: Any = answer(good(completion(return_token_ids=True)), output(), "m", 0)
+    without: Any = answer(good(completion()), output(logprobs=None), "m", 0)
+    assert with_ids["response"]["body"]["choices"][0]["token_ids"] == [5, 5]
+    assert "token_ids" not in without["response"]["body"]["choices"][0]
+    assert without["response"]["body"]["choices"][0]["logprobs"] is None
 
 
 def test_a_refusal_holds_the_line_number_and_the_reason() -> None:

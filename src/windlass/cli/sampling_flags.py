@@ -1,7 +1,7 @@
 """The flags that say how the next token is drawn. What is not given follows the model's generation_config.json."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -56,10 +56,10 @@ class SamplingFlags:
                     f"effect; leave one of them out"
                 )
 
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """What was said on the command line, for `dataclasses.replace`."""
         return {name: value for name, value in asdict(self).items() if value not in (None, [])}
 
     def applied_to(self, defaults: SamplingParams) -> SamplingParams:
         """The model's own parameters with what was said on the command line. Raises UsageError."""
-        return replace(defaults, **self.given())  # type: ignore[arg-type]
+        return replace(defaults, **self.given())

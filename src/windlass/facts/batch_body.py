@@ -6,6 +6,7 @@ otherwise than asked is worse than an error row. Fields that only label a reques
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from windlass.errors import RequestError, UsageError
 from windlass.facts.json_value import read_boolean, read_ids, read_number, read_text, read_texts, read_whole
@@ -73,7 +74,8 @@ def _refusal(name: str, value: object) -> str:
 def _check_sampling(sampling: Mapping[str, object]) -> None:
     """Values that make no sense are found here, before a model is loaded."""
     try:
-        params = SamplingParams(**({"max_tokens": None} | dict(sampling)))  # type: ignore[arg-type]
+        values: dict[str, Any] = {"max_tokens": None, **sampling}  # SamplingParams checks what they are
+        params = SamplingParams(**values)
     except RequestError:
         raise
     except UsageError as error:

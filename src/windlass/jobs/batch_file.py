@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from windlass.engine.llm import LLM
 from windlass.errors import RequestError, UsageError
@@ -66,7 +67,8 @@ def answer_questions(llm: LLM, model: str, asked: Sequence[Asked], answers: Answ
 def _question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
     try:
         tokens = _prompt_token_ids(llm, row)
-        params = replace(defaults, **row.body.sampling)  # type: ignore[arg-type]
+        sampling: dict[str, Any] = dict(row.body.sampling)  # checked when the row was read
+        params = replace(defaults, **sampling)
         _check_length(llm.opened.facts.max_model_len, len(tokens), row.body.sampling.get("max_tokens", 1))
         return Question(row, tokens, params)
     except UsageError as error:

@@ -20,6 +20,27 @@ Partial = tuple[torch.Tensor, torch.Tensor]
 Read = Callable[[Sequence[int], int, int], Partial]
 
 
+def prefill_rows(
+    out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: Sequence[Sequence[TokenSpan]],
+    rule: AttentionRule,
+    sinks: torch.Tensor | None,
+    read: Read,
+) -> None:
+    """Fills the rows of `out` (T, H, Dv) that belong to prompts, a group of spans alike after the other.
+
+    key (Hk, T, Dk) and value (Hv, T, Dv) are the new tokens'; of a layer that shares another's store there are none.
+    """
+    fresh = (key, value) if key.shape[1] == query.shape[1] else None
+    for alike in groups:
+        attended = context_attention(query, fresh, alike, rule, sinks, read)
+        for span, rows in zip(alike, attended, strict=True):
+            out[span.row : span.row + span.length] = rows
+
+
 def context_attention(
     query: torch.Tensor,
     fresh: Partial | None,

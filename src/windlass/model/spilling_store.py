@@ -12,7 +12,7 @@ from windlass.kernels.attention import decode_sizes
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
-from windlass.model.context_attention import Partial, context_attention
+from windlass.model.context_attention import Partial, prefill_rows
 from windlass.model.disk_pages import DiskPages
 from windlass.model.layer_store import Batch
 
@@ -41,11 +41,7 @@ class SpillingStore:
     ) -> torch.Tensor:
         """See LayerStore."""
         out = query.new_empty(query.shape[1], query.shape[0], self.here.values.shape[-1])
-        fresh = (key, value) if key.shape[1] == query.shape[1] else None
-        for alike in batch.here.prefill_groups:
-            attended = context_attention(query, fresh, alike, rule, sinks, self.read)
-            for span, rows in zip(alike, attended, strict=True):
-                out[span.row : span.row + span.length] = rows
+        prefill_rows(out, query, key, value, batch.here.prefill_groups, rule, sinks, self.read)
         if batch.here.decode_spans:
             decoding = query.index_select(1, batch.here.decode_rows).transpose(0, 1)
             out[batch.here.decode_rows] = finish_decode(self._decode(decoding, batch, rule), sinks).to(out.dtype)

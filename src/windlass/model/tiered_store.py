@@ -23,7 +23,7 @@ from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
 from windlass.memory.accelerator import Accelerator
 from windlass.memory.host_lane import HostLane, HostTask
-from windlass.model.context_attention import context_attention
+from windlass.model.context_attention import prefill_rows
 from windlass.model.disk_pages import DiskPages
 from windlass.model.layer_store import Batch
 
@@ -72,11 +72,7 @@ class TieredStore:
         out = query.new_empty(query.shape[1], query.shape[0], self.here.values.shape[-1])
         decoding = query.index_select(1, batch.here.decode_rows).transpose(0, 1).contiguous()  # (S, H, Dk)
         begun = self._begin_on_host(decoding, batch, rule)
-        fresh = (key, value) if key.shape[1] == query.shape[1] else None
-        for alike in batch.here.prefill_groups:
-            attended = context_attention(query, fresh, alike, rule, sinks, self.read)
-            for span, rows in zip(alike, attended, strict=True):
-                out[span.row : span.row + span.length] = rows
+        prefill_rows(out, query, key, value, batch.here.prefill_groups, rule, sinks, self.read)
         if batch.here.decode_spans:
             out[batch.here.decode_rows] = self._decode(decoding, begun, batch.here, rule, sinks).to(out.dtype)
         return out
