@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import stat
 import sys
@@ -17,15 +18,18 @@ from windlass.jobs.demo_checkpoint import write_checkpoint
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 CTRL_C, CTRL_D, UP = b"\x03", b"\x04", b"\x1b[A"
 PROMPT, GOES_ON = b">>> ", b"... "
+# Seconds without a word after which Ctrl-C is pressed again, and after which a test has failed.
+UNHEARD, STUCK = 3.0, 120.0
 
 
 class Terminal:
-    """A chat behind a pseudo-terminal. Reads block until what is waited for has come: nothing sleeps."""
+    """A chat behind a pseudo-terminal. Reads wait until what is asked for has come; where nothing comes they fail."""
 
     def __init__(self, arguments: list[str], cache: Path) -> None:
         environ = dict(os.environ) | {
             "PYTHONPATH": str(SOURCE), "WINDLASS_CACHE": str(cache), "TERM": "dumb", "COLUMNS": "100",
         }  # fmt: skip
+        self._running = True
         self.pid, self._file = pty.fork()
         if not self.pid:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -43,6 +47,12 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self._file, keys)
 
+    def interrupt(self) -> None:
+        """Ctrl-C, until it is heard: Python misses one that comes between readline's last character and its waiting."""
+        self.press(CTRL_C)
+        while not self._has_more(UNHEARD):
+            self.press(CTRL_C)
+
     def say(self, line: str, mark: bytes = PROMPT) -> str:
         """Types a line and reads to the next prompt."""
         self.press(line.encode() + b"\n")
@@ -52,10 +62,22 @@ class Terminal:
         """The exit code, once all is read."""
         while self._read():
             continue
+        self._running = False
         os.close(self._file)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def stop(self) -> None:
+        """Ends the process if it has not ended yet."""
+        if self._running:
+            os.kill(self.pid, signal.SIGKILL)
+            os.close(self._file)
+            os.waitpid(self.pid, 0)
+
+    def _has_more(self, seconds: float) -> bool:
+        return bool(select.select([self._file], [], [], seconds)[0])
+
     def _read(self) -> bytes:
+        assert self._has_more(STUCK), f"the chat has said nothing for {STUCK:.0f} s"
         try:
             return os.read(self._file, 4096)
         except OSError:  # on Linux the end of a pseudo-terminal is an error
@@ -85,10 +107,14 @@ def cache(own_cache: Path) -> Path:
 @pytest.fixture
 def terminal(model: str, cache: Path) -> Iterator[Terminal]:
     started = Terminal([model, "--max-tokens", "2000", "--temperature", "0", "--quiet"], cache)
-    started.until(PROMPT)
-    yield started
+    try:
+        started.until(PROMPT)
+        yield started
+    finally:
+        started.stop()
 
 
+@pytest.mark.slow
 def test_a_conversation_from_the_first_key_to_the_last(terminal: Terminal, cache: Path, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
 
@@ -96,7 +122,7 @@ def test_a_conversation_from_the_first_key_to_the_last(terminal: Terminal, cache
     terminal.press(b"Once\n")
     terminal.until(b"Once\r\n")
     assert terminal._read()
-    terminal.press(CTRL_C)
+    terminal.interrupt()
     terminal.until(PROMPT)
     terminal.say(f"/save {file}")
     ((question, answer),) = Conversation.from_json(file.read_text()).exchanges
@@ -108,7 +134,7 @@ def test_a_conversation_from_the_first_key_to_the_last(terminal: Terminal, cache
     # Ctrl-C in a message drops the message: the line at hand, or the lines before it.
     terminal.press(b"never sent")
     terminal.until(b"never sent")
-    terminal.press(CTRL_C)
+    terminal.interrupt()
     terminal.until(PROMPT)
     terminal.say('"""never', GOES_ON)
     terminal.press(CTRL_D)
@@ -120,7 +146,7 @@ def test_a_conversation_from_the_first_key_to_the_last(terminal: Terminal, cache
     assert "did you mean /help" in terminal.say("")
 
     # Ctrl-C at an empty prompt leaves; the history is for its owner only.
-    terminal.press(CTRL_C)
+    terminal.interrupt()
     assert terminal.ended() == 0
     history = cache / "chat_history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
