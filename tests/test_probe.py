@@ -9,7 +9,6 @@ import torch
 
 from windlass.errors import StorageError
 from windlass.facts.disk_profile import DiskProfile
-from windlass.facts.machine import Machine
 from windlass.memory import disk, probe
 from windlass.memory.disk import O_DIRECT
 from windlass.memory.probe import CHUNKS, DEPTHS, measure_copy, measure_disk, measure_matmul
@@ -99,8 +98,3 @@ def test_a_platform_without_direct_reads_is_the_reason(folder: Path, monkeypatch
 def test_matrix_products_and_copies_have_a_rate(dtype: torch.dtype) -> None:
     assert measure_matmul(dtype, rows=4, size=64, seconds=0.0) > 0
     assert measure_copy(nbytes=MIB, seconds=0.0) > 0
-
-
-def test_a_machine_gives_its_disk_as_a_profile() -> None:
-    machine = Machine(2, 8, 4, 2e9, 8 * MIB, 8, True, "takes it")
-    assert machine.disk == DiskProfile(2e9, 8 * MIB, 8, True, "takes it")

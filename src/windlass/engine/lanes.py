@@ -1,15 +1,7 @@
-"""How long each order of work has been busy: what a pass is bound by is the busiest of them.
-
-disk      reads in flight, one or many
-upload    copies to the device
-compute   work of the model issued where it computes; on the host, all of it that does not wait
-download  copies to the host
-host      keys and values stored in host memory beside a device, and attention to them
-"""
+"""How long each order of work has been busy, in a run."""
 
 from windlass.engine.engine import Engine
-
-LANES = ("disk", "upload", "compute", "download", "host")
+from windlass.facts.lane import LANES
 
 
 def lane_seconds(engine: Engine, passes: float) -> dict[str, float]:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from windlass.engine.engine import Engine
-from windlass.engine.lanes import LANES, added, lane_seconds
+from windlass.engine.lanes import added, lane_seconds
+from windlass.facts.lane import LANES
 from windlass.facts.progress import Progress
 from windlass.facts.run_report import RunReport
 from windlass.memory.process_memory import peak_resident_bytes, resident_bytes

@@ -1,30 +1,36 @@
-"""What the machine can do: cores, memory and the measured rates that every plan is made from."""
+"""What a machine can do: the measured, or catalogued, rates that every plan and every forecast is made from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.disk_profile import DiskProfile
+from windlass.facts.link import Link
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Sizes in bytes, rates in bytes/s and flops/s. A rate of 0.0 was not measured.
+    """`measured` is the ISO date of the measurement, or says where the figures come from.
 
-    `memory_available` is what the process may still take: free memory, no more than its control group allows.
-    The disk is the one that holds the checkpoint.
+    `disk` is the disk that holds the checkpoint, or the offload folder; `disk_write` its bytes/s of writing.
+    `process_bytes` is what interpreter and libraries hold before a model is opened. `sources` says for a figure where
+    it comes from, `corrections` by which factor runs have shown a lane ("disk", "upload", "compute", "download",
+    "host") to be faster (over 1) or slower than measured; the measured rates stay as they were.
     """
 
+    name: str
+    measured: str
     cores: int
-    memory_total: int
-    memory_available: int
-    disk_rate: float
-    disk_chunk: int
-    disk_depth: int
-    direct_io: bool
-    direct_io_reason: str
-    matmul_rate: float = 0.0
-    copy_rate: float = 0.0
+    host: ComputeRates
+    disk: DiskProfile
+    disk_write: float
+    process_bytes: int
+    device: ComputeRates | None = None
+    link: Link | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    corrections: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def disk(self) -> DiskProfile:
-        """The disk's part, as its reader wants it."""
-        return DiskProfile(self.disk_rate, self.disk_chunk, self.disk_depth, self.direct_io, self.direct_io_reason)
+    def compute(self) -> ComputeRates:
+        """Where a model computes: the device if there is one."""
+        return self.device or self.host

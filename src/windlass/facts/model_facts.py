@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from windlass.facts.attention_shape import AttentionShape
 from windlass.facts.weight_group import WeightGroup
 
 
@@ -28,6 +29,8 @@ class ModelFacts:
     """A decoder as the planner sees it. Bytes are of the compute dtype; `row_bytes` is one token's hidden state.
 
     `cache_shapes` maps a layer index to what it stores; layers that share keys and values are absent.
+    `attention_shapes` says how each layer attends, `experts_per_token` how many routed experts a token wants in a layer
+    that has some.
     """
 
     name: str
@@ -40,6 +43,8 @@ class ModelFacts:
     max_model_len: int
     groups: tuple[WeightGroup, ...]
     cache_shapes: tuple[tuple[int, CacheShape], ...]
+    attention_shapes: tuple[tuple[int, AttentionShape], ...] = ()
+    experts_per_token: int = 0
 
     @property
     def weight_bytes(self) -> int:

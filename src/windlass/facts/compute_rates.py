@@ -1,0 +1,30 @@
+"""How fast one place computes: the host's cores, or a device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from windlass.facts.rate_curve import RateCurve
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRates:
+    """Bytes, bytes/s, flops/s and seconds. Mappings go by dtype ("bfloat16", "float32").
+
+    memory             bytes of its memory in all
+    memory_rate        bytes/s that its memory is read at
+    matmul             flops/s by rows, of weights that come from memory (so few rows are bound by reading them)
+    prefill_attention  flops/s of causal attention by tokens of the prompt
+    decode_attention   bytes/s of keys and values by query heads that share a key head
+    step_seconds       what a layer costs a micro-batch however small it is: interpreter, launches
+    row_rate           bytes/s of hidden rows through a layer apart from products and attention: norms, rotary
+                       tables, activations, residuals (a row's bytes are counted once a layer)
+    """
+
+    name: str
+    memory: int
+    memory_rate: float
+    matmul: Mapping[str, RateCurve]
+    prefill_attention: Mapping[str, RateCurve]
+    decode_attention: Mapping[str, RateCurve]
+    step_seconds: float
+    row_rate: float

@@ -1,0 +1,10 @@
+"""The orders of work that go on side by side; what a pass is bound by is the busiest of them.
+
+disk      reads in flight, one or many
+upload    copies to the device
+compute   work of the model where it computes
+download  copies to the host
+host      keys and values stored in host memory beside a device, and attention to them
+"""
+
+LANES = ("disk", "upload", "compute", "download", "host")
