@@ -62,6 +62,6 @@ class HostRow:
 
     def _upload(self, source: torch.Tensor) -> torch.Tensor:
         target = self._accelerator.empty(source.shape, source.dtype)
-        mark = self._accelerator.upload(source, target, [self._accelerator.mark(), *self._before])
+        mark = self._accelerator.upload(source, target, [self._accelerator.mark(), *self._before], urgent=True)
         self._accelerator.compute_after(mark)
         return target

@@ -1,7 +1,8 @@
 """What the engine asks of a device beside the host: memory of its own, and copies that run while it computes.
 
 Three orders of work run side by side: copies to the device, computation, and copies to the host. Each keeps its own
-order; between them only marks order anything, and nothing ever waits for the whole device.
+order, but that urgent copies go first; between them only marks order anything, and nothing ever waits for the whole
+device.
 """
 
 from collections.abc import Sequence
@@ -63,8 +64,13 @@ class Accelerator(Protocol):
         """Undoes `pin`, once no copy is in flight."""
         ...
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
-        """Copies host `source` to device `target` (equal shapes and dtypes) once `after` is reached."""
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), urgent: bool = False
+    ) -> Mark:
+        """Copies host `source` to device `target` (equal shapes and dtypes) once `after` is reached.
+
+        One that is `urgent`, since computation waits for it, does not wait for the end of copies asked for before.
+        """
         ...
 
     def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:

@@ -5,16 +5,19 @@ Host buffers are registered as pinned where they lie; an allocator of pinned mem
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from windlass.errors import DeviceError
 from windlass.memory.accelerator import Mark
 from windlass.memory.arena import Arena
+from windlass.units import MIB
 
 # cudaHostRegisterPortable of cuda_runtime_api.h: pinned for every context of the process.
 _REGISTER_PORTABLE = 1
+# A millisecond or less of any bus: what an urgent copy may have to wait for.
+CHUNK_BYTES = 16 * MIB
 
 
 class CudaMark:
@@ -62,6 +65,7 @@ class CudaAccelerator:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        self._urgent = torch.cuda.Stream(device, priority=-1)
         self._timed: tuple[deque[tuple[CudaMark, CudaMark]], ...] = (deque(), deque())
         self._busy, self._nbytes = [0.0, 0.0], [0, 0]
 
@@ -91,9 +95,14 @@ class CudaAccelerator:
         """See Accelerator."""
         torch.cuda.cudart().cudaHostUnregister(arena.tensor(0, torch.uint8, (arena.nbytes,)).data_ptr())
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
-        """See Accelerator. The target's memory may be reused only by work issued after the mark."""
-        return self._copy(self._up, 0, source, target, after)
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), urgent: bool = False
+    ) -> Mark:
+        """See Accelerator. The target's memory may be reused only by work issued after the mark.
+
+        What is urgent has a stream of its own: the copy engine takes it between two chunks of the others.
+        """
+        return self._copy(self._urgent if urgent else self._up, 0, source, target, after)
 
     def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
         """See Accelerator. The source is kept from reuse until the copy has ended."""
@@ -124,6 +133,7 @@ class CudaAccelerator:
     def drain(self) -> None:
         """See Accelerator."""
         self._up.synchronize()
+        self._urgent.synchronize()
         self._down.synchronize()
 
     def close(self) -> None:
@@ -137,11 +147,20 @@ class CudaAccelerator:
             for mark in after:
                 _stream_after(stream, mark)
             start = CudaMark(stream, timed=True)
-            target.copy_(source, non_blocking=True)
+            for piece, place in _chunks(source, target):
+                place.copy_(piece, non_blocking=True)
             end = CudaMark(stream, timed=True)
         self._timed[way].append((start, end))
         self._nbytes[way] += source.nbytes
         return end
+
+
+def _chunks(source: torch.Tensor, target: torch.Tensor) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """A run of bytes in pieces that an urgent copy can go between; anything else whole."""
+    if source.ndim != 1:
+        return [(source, target)]
+    step = max(1, CHUNK_BYTES // source.itemsize)
+    return zip(source.split(step), target.split(step), strict=True)
 
 
 def _stream_after(stream: torch.cuda.Stream, mark: Mark) -> None:

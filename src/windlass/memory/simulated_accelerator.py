@@ -5,11 +5,11 @@ than the link. Whoever forgets to wait for one finds NaN, not the right bytes by
 """
 
 import math
-import queue
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +18,12 @@ from windlass.errors import DeviceError
 from windlass.facts.simulated_device import SimulatedDevice
 from windlass.memory.accelerator import Mark
 from windlass.memory.arena import Arena
-from windlass.units import format_size
+from windlass.units import MIB, format_size
 
 # All bits set is a NaN in every floating format there is.
 POISON = 0xFF
+# What an urgent copy waits for at most.
+CHUNK_BYTES = 4 * MIB
 
 
 class SimulatedMark:
@@ -73,47 +75,82 @@ class _Copy:
     target: torch.Tensor
     after: tuple[Mark, ...]
     done: SimulatedMark
+    asked: float
+
+    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """What crosses the link without a break. Only runs of bytes, as weights are, are ever worth cutting."""
+        if self.source.ndim != 1:
+            return iter([(self.source, self.target)])
+        step = max(1, CHUNK_BYTES // self.source.itemsize)
+        return zip(self.source.split(step), self.target.split(step), strict=True)
 
 
 class _Lane:
-    """One direction of the link: copies one after the other."""
+    """One direction of the link: copies in their order, but one that is urgent goes before the next chunk of another.
+
+    `busy` counts what the link takes for what it carries, by its own rate.
+    """
 
     def __init__(self, name: str, device: SimulatedDevice, draw: random.Random) -> None:
         self.busy, self.nbytes = 0.0, 0
         self._device, self._draw = device, draw
-        self._copies: queue.SimpleQueue[_Copy | None] = queue.SimpleQueue()
+        self._free_at = 0.0
+        self._copies: deque[_Copy | None] = deque()
+        self._urgent: deque[_Copy] = deque()
+        self._arrived = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"windlass-{name}", daemon=True)
         self._thread.start()
 
-    def put(self, copy: _Copy) -> Mark:
-        self._copies.put(copy)
+    def put(self, copy: _Copy, urgent: bool = False) -> Mark:
+        with self._arrived:
+            (self._urgent if urgent else self._copies).append(copy)
+            self._arrived.notify()
         return copy.done
 
     def close(self) -> None:
-        self._copies.put(None)
+        with self._arrived:
+            self._copies.append(None)
+            self._arrived.notify()
         self._thread.join()
 
     @torch.inference_mode()
     def _run(self) -> None:
-        while (copy := self._copies.get()) is not None:
-            try:
-                for mark in copy.after:
-                    mark.wait()
-                self._carry(copy)
-            except DeviceError as error:
-                copy.done.reach(error)
-            else:
-                copy.done.reach()
+        while (copy := self._next()) is not None:
+            self._carry(copy)
+
+    def _next(self) -> _Copy | None:
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._urgent or self._copies)
+            return self._urgent.popleft() if self._urgent else self._copies.popleft()
 
     def _carry(self, copy: _Copy) -> None:
+        try:
+            for mark in copy.after:
+                mark.wait()
+            self._carry_chunks(copy)
+        except DeviceError as error:
+            copy.done.reach(error)
+        else:
+            copy.done.reach()
+
+    def _carry_chunks(self, copy: _Copy) -> None:
         if self._device.delay:
             time.sleep(self._draw.uniform(0, self._device.delay))
-        start = time.perf_counter()
-        copy.target.copy_(copy.source)
-        end = start + self._device.latency + copy.source.nbytes / self._device.rate
-        time.sleep(max(0.0, end - time.perf_counter()))
-        self.busy += time.perf_counter() - start
-        self.nbytes += copy.source.nbytes
+        asked, latency = copy.asked, self._device.latency
+        for source, target in copy.chunks():
+            target.copy_(source)
+            self._pass_time(asked, latency + source.nbytes / self._device.rate)
+            self.nbytes += source.nbytes
+            asked, latency = 0.0, 0.0
+            while copy.source.ndim == 1 and self._urgent:
+                self._carry(self._urgent.popleft())
+
+    def _pass_time(self, asked: float, seconds: float) -> None:
+        """The link carries for `seconds`, from when it is free; that a sleep was too long is not its fault."""
+        begin = max(asked, self._free_at) or time.perf_counter()
+        self._free_at = begin + seconds
+        self.busy += seconds
+        time.sleep(max(0.0, self._free_at - time.perf_counter()))
 
 
 class SimulatedAccelerator:
@@ -156,13 +193,15 @@ class SimulatedAccelerator:
     def unpin(self, arena: Arena) -> None:
         """Nothing to do in host memory."""
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), urgent: bool = False
+    ) -> Mark:
         """See Accelerator."""
-        return self._up.put(_Copy(source, target, tuple(after), SimulatedMark()))
+        return self._up.put(_copy(source, target, after), urgent)
 
     def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
         """See Accelerator."""
-        return self._down.put(_Copy(source, target, tuple(after), SimulatedMark()))
+        return self._down.put(_copy(source, target, after))
 
     def mark(self) -> Mark:
         """Computation has ended when its call returns."""
@@ -186,9 +225,13 @@ class SimulatedAccelerator:
         """See Accelerator."""
         for lane in (self._up, self._down):
             nothing = torch.empty(0)
-            lane.put(_Copy(nothing, nothing, (), SimulatedMark())).wait()
+            lane.put(_copy(nothing, nothing, ())).wait()
 
     def close(self) -> None:
         """Ends both lanes."""
         self._up.close()
         self._down.close()
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark]) -> _Copy:
+    return _Copy(source, target, tuple(after), SimulatedMark(), time.perf_counter())

@@ -195,7 +195,7 @@ class TieredStore:
         """A copy on the device, there for what is computed from here on."""
         accelerator = self.side.accelerator
         target = accelerator.empty(source.shape, source.dtype)
-        mark = accelerator.upload(source, target, [accelerator.mark()])
+        mark = accelerator.upload(source, target, [accelerator.mark()], urgent=True)
         with self.side.idle():
             accelerator.compute_after(mark)
         return target
