@@ -17,7 +17,7 @@ from benchmarks.harness import llama_3b, machine, median
 from windlass import LLM, SamplingParams
 from windlass.facts.run_report import RunReport
 from windlass.facts.workload import Workload
-from windlass.planner.residency import keep_share, place
+from windlass.planner.residency import deepened, keep_share, place
 
 DEVICE, DEVICE_MEMORY, HOST_MEMORY = "sim:rate=2GB/s,poison=off", "8GiB", "12GiB"
 CASES = {"weights": (16, 0.0), "cache": (512, 0.5)}
@@ -31,7 +31,7 @@ def measure(folder: Path, prompt_len: int, cache_on_host: float, gen_len: int, r
         plan, facts = llm.plan_for(workload), llm.opened.facts
     device = keep_share(facts, ON_DEVICE)
     placed = place(facts, plan, device, keep_share(facts, 1.0) - device)
-    placed = replace(placed, host_pages=int(cache_on_host * placed.num_pages))
+    placed = deepened(replace(placed, host_pages=int(cache_on_host * placed.num_pages)))
     for number in range(rounds):
         draw = random.Random(number)
         prompts = [{"prompt_token_ids": draw.choices(range(3, 259), k=prompt_len)} for _ in range(SEQUENCES)]

@@ -84,6 +84,16 @@ def test_block_and_passes_stay_as_they_were() -> None:
     assert (plan.block_size, plan.pass_tokens, plan.num_pages) == (32, before.pass_tokens, before.num_pages)
 
 
+def test_what_nobody_needs_of_the_device_lets_the_link_run_ahead_within_the_budget() -> None:
+    roomy, tight = (
+        placed(model(), plan_of(on_device(gpu)), Placement(0.2, 0.8, 1.0, 0.0)) for gpu in (2 * GIB, 420 * MIB)
+    )
+    assert roomy.memory.ring == sum(part.buffer_bytes for part in roomy.slices), "a whole pass fits"
+    assert tight.memory.ring < roomy.memory.ring
+    for plan in (roomy, tight):
+        assert plan.memory.spare >= 0 and plan.memory.ring >= 2 * max(part.buffer_bytes for part in plan.slices)
+
+
 @pytest.mark.parametrize(
     ("gpu", "host", "asked", "memory", "flag"),
     [

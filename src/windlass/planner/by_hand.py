@@ -13,7 +13,7 @@ from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.placement import Placement
 from windlass.facts.plan import MemoryBill, Plan
 from windlass.planner.disk_cache import disk_cache_memory
-from windlass.planner.residency import always_kept, fill, keeping_order, keys, place
+from windlass.planner.residency import always_kept, deepened, fill, keeping_order, keys, place
 from windlass.planner.search import RUN_TO_RUN, staging, whole_mib
 from windlass.units import format_size
 
@@ -36,7 +36,7 @@ def placed(model: ModelFacts, plan: Plan, placement: Placement) -> Plan:
         here, there = there, frozenset()
     by_hand = place(model, _with_cache(model, plan, placement), here, there)
     _refuse_what_does_not_fit(by_hand)
-    return by_hand
+    return deepened(by_hand)
 
 
 def _refuse_a_device(placement: Placement) -> None:

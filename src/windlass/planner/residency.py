@@ -15,6 +15,9 @@ from windlass.facts.weight_group import WeightGroup
 # Slots for experts in transit, where there are experts on disk: one in use, the others arriving.
 EXPERT_SLOTS = 4
 
+# Of a device's memory that nothing needs, the ring takes this share; the rest is for what no plan foresees.
+RING_SHARE_OF_SPARE = 0.75
+
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -121,6 +124,19 @@ def place(model: ModelFacts, plan: Plan, device: frozenset[str], host: frozenset
         assert not there, "nothing can stay in host memory beside where the model computes: it computes there"
         return placed
     return replace(placed, host=host_bill(model, plan.host, here, beside))
+
+
+def deepened(plan: Plan) -> Plan:
+    """The same plan with most of what nobody needs of a device in its ring, as far as a pass can use it.
+
+    The link then runs ahead over slices that take long to bring (a head) while those are computed that do not.
+    """
+    if plan.host is None:
+        return plan
+    bill = plan.memory
+    most = sum(part.buffer_bytes for part in plan.slices) - bill.ring
+    extra = max(0, min(most, int(RING_SHARE_OF_SPARE * bill.spare)))
+    return replace(plan, memory=replace(bill, ring=bill.ring + extra))
 
 
 def bill_of(
