@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from test_search import MATRIX, demands, model
 from windlass.errors import BudgetError, UsageError
 from windlass.facts.model_facts import ModelFacts
+from windlass.facts.piece import BLOCK
 from windlass.facts.placement import Placement
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
@@ -91,6 +92,7 @@ def test_what_nobody_needs_of_the_device_lets_the_link_run_ahead_within_the_budg
     assert roomy.memory.ring == sum(part.buffer_bytes for part in roomy.slices), "a whole pass fits"
     assert tight.memory.ring < roomy.memory.ring
     for plan in (roomy, tight):
+        assert plan.memory.ring % BLOCK == 0
         assert plan.memory.spare >= 0 and plan.memory.ring >= 2 * max(part.buffer_bytes for part in plan.slices)
 
 

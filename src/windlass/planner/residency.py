@@ -136,7 +136,7 @@ def deepened(plan: Plan) -> Plan:
     bill = plan.memory
     most = sum(part.buffer_bytes for part in plan.slices) - bill.ring
     extra = max(0, min(most, int(RING_SHARE_OF_SPARE * bill.spare)))
-    return replace(plan, memory=replace(bill, ring=bill.ring + extra))
+    return replace(plan, memory=replace(bill, ring=bill.ring + extra // BLOCK * BLOCK))
 
 
 def bill_of(
