@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, OPTConfig
 
 from windlass.jobs.demo_checkpoint import write_checkpoint
 from windlass.memory.probe import measure_disk
@@ -30,6 +30,19 @@ def llama_3b(folder: Path) -> Path:
             hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24,
             num_key_value_heads=8, vocab_size=32000, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2,
             tie_word_embeddings=False, dtype="bfloat16", architectures=["LlamaForCausalLM"],
+        )  # fmt: skip
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(folder, config)
+    return folder
+
+
+def opt_3b(folder: Path) -> Path:
+    """The shape of OPT-2.7B, 5.3 GB in bfloat16, written to `folder` if it is not there."""
+    if not (folder / "config.json").is_file():
+        config = OPTConfig(
+            hidden_size=2560, ffn_dim=10240, num_hidden_layers=32, num_attention_heads=32, word_embed_proj_dim=2560,
+            vocab_size=50272, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, dtype="bfloat16",
+            architectures=["OPTForCausalLM"],
         )  # fmt: skip
         folder.parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(folder, config)

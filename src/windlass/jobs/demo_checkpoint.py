@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
 from windlass.errors import StorageError
+from windlass.model.parameter_map import tied_names
+from windlass.model.shape_checkpoint import spread_of
 from windlass.units import MIB, format_bytes
 
 _SHARD_BYTES = 256 * MIB
@@ -36,14 +38,13 @@ def twin_config() -> LlamaConfig:
                    num_key_value_heads=4, vocab_size=512, initializer_range=0.05, dtype="float32")  # fmt: skip
 
 
-def write_checkpoint(folder: Path, config: LlamaConfig, seed: int = 0) -> int:
-    """Writes config, shards, index and tokenizer into a new `folder`; returns the weights' bytes.
+def write_checkpoint(folder: Path, config: PreTrainedConfig, seed: int = 0) -> int:
+    """Writes config, shards, index and tokenizer of a causal model into a new `folder`; returns the weights' bytes.
 
     Raises StorageError where the disk has not got the room.
     """
     dtype = dtype_of(config)
-    with torch.device("meta"):
-        shapes = {name: part.shape for name, part in LlamaForCausalLM(config).state_dict().items()}
+    shapes = _shapes(config)
     total = sum(shape.numel() for shape in shapes.values()) * dtype.itemsize
     _check_room(folder.parent, total)
     folder.mkdir()
@@ -54,7 +55,7 @@ def write_checkpoint(folder: Path, config: LlamaConfig, seed: int = 0) -> int:
     index = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {name: _weight(shapes[name], dtype, config.initializer_range, generator) for name in names}
+        tensors = {name: _weight(name, shapes[name], dtype, spread_of(config), generator) for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(names, file)
     (folder / "model.safetensors.index.json").write_text(
@@ -63,9 +64,17 @@ def write_checkpoint(folder: Path, config: LlamaConfig, seed: int = 0) -> int:
     return total
 
 
-def dtype_of(config: LlamaConfig) -> torch.dtype:
+def dtype_of(config: PreTrainedConfig) -> torch.dtype:
     """The dtype that the config asks for, written there as a name or as torch has it."""
     return _DTYPES[str(config.dtype).removeprefix("torch.")]
+
+
+def _shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
+    """Of every tensor by name; tied ones once."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tied = tied_names(model)
+    return {name: part.shape for name, part in model.state_dict().items() if name not in tied}
 
 
 def _config(**sizes: object) -> LlamaConfig:
@@ -98,8 +107,12 @@ def _shards(shapes: Mapping[str, torch.Size], itemsize: int) -> Iterator[list[st
     yield names
 
 
-def _weight(shape: torch.Size, dtype: torch.dtype, spread: float, generator: torch.Generator) -> torch.Tensor:
-    """Norms scale by one; everything else is drawn as a fresh model would be."""
+def _weight(
+    name: str, shape: torch.Size, dtype: torch.dtype, spread: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Norms scale by one and nothing is shifted; everything else is drawn as a fresh model would be."""
+    if name.endswith("bias"):
+        return torch.zeros(shape, dtype=dtype)
     if len(shape) == 1:
         return torch.ones(shape, dtype=dtype)
     return torch.empty(shape, dtype=dtype).normal_(0.0, spread, generator=generator)
