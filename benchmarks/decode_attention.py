@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.attention import paged_attention
+from windlass.kernels.attention import decode_sizes
 from windlass.kernels.attention_batch import AttentionBatch
-from windlass.kernels.backend import choose_products
+from windlass.kernels.backend import ProductChoice, choose_decode, choose_products, decode_backend
+from windlass.kernels.decode_attention import decode_attention
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.reference_attention import reference_attention
 from windlass.kernels.token_span import TokenSpan
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,29 +66,32 @@ def main() -> None:
     if options.long:
         cases.append(Case("256 x 512", [512] * 256))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, pages of {options.page_tokens} tokens")
+    print(f"decode attends by: {decode_backend()}")
     print(f"{'case':24s} {'way':8s} {'best ms':>8s} {'median':>8s} {'GB/s':>6s} {'memory read GB/s':>17s}")
     for case in cases:
         measure(case, options.page_tokens, options.rounds)
 
 
 def measure(case: Case, page_tokens: int, rounds: int) -> None:
-    """Prints one line of the table."""
-    attend = prepare(case, page_tokens)
+    """Prints a line for each way: the native kernel's, where there is one, and torch's."""
+    rows = case.heads // case.key_heads
+    choices = (choose_decode(case.dtype, CPU, rows), choose_products(case.dtype, CPU, rows))
     memory = torch.empty(128 << 20, dtype=torch.uint8).view(torch.float32).fill_(1)
-    times, reads = [], []
-    for _ in range(rounds):
-        reads.append(seconds(memory.sum))
-        times.append(seconds(attend))
-    best, median = min(times), sorted(times)[rounds // 2]
-    way = choose_products(case.dtype, torch.device("cpu"), case.heads // case.key_heads).name
-    print(
-        f"{case.name:24s} {way:8s} {best * 1e3:8.3f} {median * 1e3:8.3f} {case.read_bytes / best / 1e9:6.1f}"
-        f" {memory.nbytes / min(reads) / 1e9:17.1f}",
-        flush=True,
-    )
+    for choice in dict.fromkeys(choices):
+        attend = prepare(case, page_tokens, choice)
+        times, reads = [], []
+        for _ in range(rounds):
+            reads.append(seconds(memory.sum))
+            times.append(seconds(attend))
+        best, median = min(times), sorted(times)[rounds // 2]
+        print(
+            f"{case.name:24s} {choice.name:8s} {best * 1e3:8.3f} {median * 1e3:8.3f}"
+            f" {case.read_bytes / best / 1e9:6.1f} {memory.nbytes / min(reads) / 1e9:17.1f}",
+            flush=True,
+        )
 
 
-def prepare(case: Case, page_tokens: int) -> Callable[[], torch.Tensor]:
+def prepare(case: Case, page_tokens: int, choice: ProductChoice) -> Callable[[], torch.Tensor]:
     """A store filled with random keys and values, verified; returns the call to time."""
     counts = [-(-length // page_tokens) for length in case.lengths]
     heads = (case.key_heads, case.dim)
@@ -97,17 +103,17 @@ def prepare(case: Case, page_tokens: int) -> Callable[[], torch.Tensor]:
         TokenSpan(row, 1, length - 1, [next(pages) for _ in range(count)])
         for row, (length, count) in enumerate(zip(case.lengths, counts, strict=True))
     ]
-    batch = AttentionBatch(spans, page_tokens, "cpu")
     rule = AttentionRule(case.dim**-0.5, window=case.window)
-    query = torch.randn(case.heads, len(spans), case.dim).to(case.dtype)
-    verify(paged_attention(query, store, batch, rule), query, store, spans[-1], rule)
-    return lambda: paged_attention(query, store, batch, rule)
+    plan = AttentionBatch(spans, page_tokens, "cpu").decode_plan(rule, decode_sizes(case.heads, store))
+    query = torch.randn(len(spans), case.heads, case.dim).to(case.dtype)
+    verify(decode_attention(query, store, plan, rule, None, choice), query, store, spans[-1], rule)
+    return lambda: decode_attention(query, store, plan, rule, None, choice)
 
 
 def verify(out: torch.Tensor, query: torch.Tensor, store: PageStore, span: TokenSpan, rule: AttentionRule) -> None:
     """Refuses to time what is wrong: the last sequence against float64."""
     key, value = store.read(span.pages, span.total)
-    wanted = reference_attention(query[:, span.row : span.row + 1], key, value, span.context, rule)
+    wanted = reference_attention(query[span.row][:, None], key, value, span.context, rule)
     worst = (out[span.row] - wanted[0]).abs().max().item()
     limit = 4 * torch.finfo(out.dtype).eps * wanted.abs().max().item()
     assert worst <= limit, f"the result differs from float64 by {worst:.2e}, more than {limit:.2e}"

@@ -17,7 +17,8 @@ from windlass.units import GIB, MIB
 PROFILE = DiskProfile(2.65e9, 8 * MIB, 4, True, "direct I/O: the filesystem takes O_DIRECT")
 FOUND = Checkup(
     cores=2, cpu="AMD EPYC", cpu_features=("avx512f", "avx512_bf16"), memory_total=24 * GIB, memory_available=16 * GIB,
-    control_group=17 * GIB, copy_rate=2e10, matmul_rates={"bfloat16": 4.0e11}, devices=(),
+    control_group=17 * GIB, copy_rate=2e10, matmul_rates={"bfloat16": 4.0e11},
+    attention="plain torch, since there is no C compiler", devices=(),
     disks=(DiskCheck("/models", 75 * 10**9, PROFILE),), versions={"torch": "2.13.0"},
 )  # fmt: skip
 
@@ -48,6 +49,7 @@ def test_people_read_one_fact_a_line() -> None:
         "disk     /models: 2.65 GB/s read, best with 4 reads of 8.00 MiB in flight, 75.0 GB free",
         "         direct I/O: the filesystem takes O_DIRECT",
         "matmul   400 GFLOP/s bfloat16",
+        "decode   attends by plain torch, since there is no C compiler",
         "stands   on torch 2.13.0",
     ]
 

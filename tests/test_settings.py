@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from windlass.errors import UsageError
-from windlass.settings import cache_folder, num_threads, stderr_is_terminal, usable_cores
+from windlass.settings import c_compiler, cache_folder, num_threads, stderr_is_terminal, usable_cores, wants_native
 
 
 def test_the_cache_lies_where_windlass_cache_says() -> None:
@@ -56,3 +56,15 @@ def test_threads_are_the_usable_cores_otherwise(environ: dict[str, str]) -> None
 def test_a_captured_standard_error_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert stderr_is_terminal() is False
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"), [({}, True), ({"WINDLASS_NATIVE": "1"}, True), ({"WINDLASS_NATIVE": " 0 "}, False)]
+)
+def test_native_kernels_are_wanted_unless_the_variable_is_0(environ: dict[str, str], wanted: bool) -> None:
+    assert wants_native(environ) is wanted
+
+
+def test_the_c_compiler_may_come_with_arguments() -> None:
+    assert c_compiler({"CC": "ccache gcc"}) == ("ccache", "gcc")
+    assert c_compiler({}) == ()

@@ -1,7 +1,9 @@
 """The environment, read in one place: what a person may set outside a command, and what the process finds around it.
 
-WINDLASS_CACHE         folder of verdicts and chat history; else $XDG_CACHE_HOME/windlass, else ~/.cache/windlass
+WINDLASS_CACHE         folder of verdicts, kernels and chats; else $XDG_CACHE_HOME/windlass, else ~/.cache/windlass
 WINDLASS_NUM_THREADS   threads to compute with; else as many as the process may use cores
+WINDLASS_NATIVE        0 to attend by torch alone, without a kernel compiled on this machine
+CC                     the C compiler; else cc, gcc or clang
 """
 
 import os
@@ -29,6 +31,16 @@ def num_threads(environ: Mapping[str, str] = os.environ) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise UsageError(f"WINDLASS_NUM_THREADS is {text!r}; set it to a whole number from 1 up, or unset it")
     return int(text)
+
+
+def wants_native(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether kernels may be compiled on this machine and used."""
+    return environ.get("WINDLASS_NATIVE", "").strip() != "0"
+
+
+def c_compiler(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The C compiler asked for and its first arguments; empty where none is named."""
+    return tuple(environ.get("CC", "").split())
 
 
 def usable_cores() -> int:

@@ -45,6 +45,7 @@ from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
+from windlass.kernels.native.library import native_library
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.detokenizer import Detokenizer
@@ -106,6 +107,7 @@ class LLM:
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
         torch.set_num_threads(num_threads())
+        native_library()  # a compiler may run, so before the budget's memory is taken
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
             refuse_a_revision(str(name), revision)

@@ -33,7 +33,8 @@ class DiskCheck:
 class Checkup:
     """Bytes, bytes/s and flops/s. `control_group` is what the tightest control group leaves, None where none limits.
 
-    `cpu_features` are those that decide the speed of bfloat16; `devices` names accelerators with their memory.
+    `cpu_features` are those that decide the speed of bfloat16; `attention` says what attends on the cpu when decoding,
+    and why; `devices` names accelerators with their memory.
     """
 
     cores: int
@@ -44,6 +45,7 @@ class Checkup:
     control_group: int | None
     copy_rate: float
     matmul_rates: Mapping[str, float]
+    attention: str
     devices: tuple[str, ...]
     disks: tuple[DiskCheck, ...]
     versions: Mapping[str, str]
@@ -62,6 +64,7 @@ class Checkup:
             *(f"device   {device}" for device in self.devices or ("none but the cpu",)),
             *(line for disk in self.disks for line in disk.lines()),
             "matmul   " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in self.matmul_rates.items()),
+            f"decode   attends by {self.attention}",
             "stands   on " + ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         ]
 

@@ -14,6 +14,7 @@ import transformers
 from windlass.errors import StorageError
 from windlass.facts.checkup import Checkup, DiskCheck
 from windlass.facts.disk_profile import DiskProfile
+from windlass.kernels.backend import decode_backend
 from windlass.memory.control_group import control_group_rooms
 from windlass.memory.probe import measure_copy, measure_disk, measure_matmul
 from windlass.memory.process_memory import available_bytes
@@ -26,7 +27,10 @@ _ROWS = 128
 
 
 def checkup(folders: Sequence[Path]) -> Checkup:
-    """Takes a few seconds, most of them reading from the disks of `folders`. Raises StorageError."""
+    """Takes a few seconds, most of them reading from the disks of `folders`. Raises StorageError.
+
+    The first time on a machine, some go into compiling the native kernel.
+    """
     total = psutil.virtual_memory().total
     # A group without a limit may say so with a number larger than any machine.
     rooms = [room for room in control_group_rooms() if room < total]
@@ -43,6 +47,7 @@ def checkup(folders: Sequence[Path]) -> Checkup:
             "bfloat16": measure_matmul(torch.bfloat16, _ROWS),
             "float32": measure_matmul(torch.float32, _ROWS),
         },
+        attention=decode_backend(),
         devices=_devices(),
         disks=tuple(check_disk(folder) for folder in folders),
         versions={

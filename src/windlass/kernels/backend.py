@@ -5,17 +5,37 @@ from typing import Literal
 
 import torch
 
+from windlass.kernels.native.library import NativeLibrary, native_library
+
 WIDENED_ROWS = 1
 """Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductChoice:
-    """`exact` multiplies in float32, `widened` converts a block of 16-bit keys and values to float32 while it is in
-    cache, `paired` multiplies in 16 bits and restores what the scores lost by a second product."""
+    """`native` is our own kernel, for decode only. `exact` multiplies in float32, `widened` converts a block of 16-bit
+    keys and values to float32 while it is in cache, `paired` multiplies in 16 bits and restores what the scores lost
+    by a second product."""
 
-    name: Literal["exact", "widened", "paired"]
+    name: Literal["native", "exact", "widened", "paired"]
     reason: str
+
+
+def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:
+    """How one query of each sequence attends, `rows` query rows to a key: by the native kernel where there is one."""
+    if device.type == "cpu":
+        library = native_library()
+        if isinstance(library, NativeLibrary) and dtype in library.dtypes:
+            return ProductChoice("native", library.says)
+    return choose_products(dtype, device, rows)
+
+
+def decode_backend() -> str:
+    """What attends on this processor, and why, for people."""
+    library = native_library()
+    if isinstance(library, NativeLibrary):
+        return f"native kernel ({library.says})"
+    return f"plain torch, since {library.reason}"
 
 
 def choose_products(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:

@@ -12,8 +12,10 @@ import torch
 from torch.nn import functional
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.backend import ProductChoice, choose_products
+from windlass.kernels.backend import ProductChoice, choose_decode
 from windlass.kernels.decode_plan import DecodeBlock, DecodePlan, DecodeWave
+from windlass.kernels.native.decode import native_decode
+from windlass.kernels.native.library import NativeLibrary, native_library
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
 from windlass.kernels.products import score_products, value_products
@@ -38,7 +40,10 @@ def partial_decode(
 
     A sequence of which the plan reads nothing has out 0 and log-sum-exp -inf.
     """
-    choice = choice or choose_products(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
+    choice = choice or choose_decode(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
+    library = native_library() if choice.name == "native" else None
+    if isinstance(library, NativeLibrary):
+        return native_decode(library, query, store, plan.runs, rule)
     if plan.single:
         return _attend_block(query, store, plan.waves[0].blocks[0], rule, choice)
     out, log_sum = _attend_wave(query, store, plan.waves[0], rule, choice)

@@ -10,10 +10,13 @@ Legend: S sequences, n items (an item is one page read for one sequence), P toke
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
+from windlass.kernels.decode_runs import DecodeRuns, decode_runs
+from windlass.kernels.page_read import PageRead
 from windlass.kernels.token_span import TokenSpan
 
 LARGEST_HOLE = 0.25
@@ -27,16 +30,6 @@ class DecodeSizes:
     block_pages: int
     wave_blocks: int
     heads: int
-
-
-@dataclass(frozen=True, slots=True)
-class PageRead:
-    """Slots `start .. stop` of `page`, read for decode sequence `owner`."""
-
-    page: int
-    owner: int
-    start: int
-    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +71,37 @@ class DecodeWave:
     """Where each (sequence, head) begins in `head_order`, (S * H,)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DecodePlan:
-    """All waves of a decode group. `single` says that one block is everything and its item i is all of sequence i."""
+    """What a decode group reads. How each way of attending takes it is worked out when that way is first used."""
 
-    waves: tuple[DecodeWave, ...]
+    reads: tuple[PageRead, ...]
+    """In the order of their pages."""
     sequences: int
-    single: bool
+    page_tokens: int
+    sizes: DecodeSizes
+    device: torch.device
+
+    @cached_property
+    def waves(self) -> tuple[DecodeWave, ...]:
+        """For torch."""
+        size = self.sizes.wave_blocks * self.sizes.block_pages
+        cuts = range(0, len(self.reads), size)
+        return tuple(
+            _wave(self.reads[at : at + size], self.sequences, self.page_tokens, self.sizes, self.device) for at in cuts
+        )
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether one block of one wave is everything and its item i is all of sequence i."""
+        one_block = len(self.waves) == 1 and len(self.waves[0].blocks) == 1
+        whole = one_block and len(self.reads) == self.waves[0].items
+        return whole and [read.owner for read in self.reads] == [*range(self.sequences)]
+
+    @cached_property
+    def runs(self) -> DecodeRuns:
+        """For the native kernel."""
+        return decode_runs(self.reads, self.sequences)
 
 
 def plan_decode(
@@ -97,7 +114,7 @@ def plan_decode(
 ) -> DecodePlan:
     """Plans the reads of spans of length 1; only pages that `rule` lets a sequence see are read.
 
-    With `held`, only pages of that range, numbered from its start. There may be none: then there are no waves.
+    With `held`, only pages of that range, numbered from its start. There may be none.
     """
     return plan_reads(visible_reads(spans, rule, page_tokens, held), len(spans), page_tokens, sizes, device)
 
@@ -116,13 +133,7 @@ def plan_reads(
     reads: Sequence[PageRead], sequences: int, page_tokens: int, sizes: DecodeSizes, device: torch.device
 ) -> DecodePlan:
     """Plans given reads, which are in the order of their pages."""
-    wave = sizes.wave_blocks * sizes.block_pages
-    waves = tuple(
-        _wave(reads[at : at + wave], sequences, page_tokens, sizes, device) for at in range(0, len(reads), wave)
-    )
-    one_block = len(waves) == 1 and len(waves[0].blocks) == 1
-    single = one_block and len(reads) == waves[0].items and [read.owner for read in reads] == [*range(sequences)]
-    return DecodePlan(waves, sequences, single)
+    return DecodePlan(tuple(reads), sequences, page_tokens, sizes, device)
 
 
 def _wave(

@@ -19,7 +19,8 @@ from windlass.facts.model_facts import CacheShape
 from windlass.kernels.attention import decode_sizes
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.decode_attention import partial_decode
-from windlass.kernels.decode_plan import PageRead, plan_reads, visible_reads
+from windlass.kernels.decode_plan import plan_reads, visible_reads
+from windlass.kernels.page_read import PageRead
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
 from windlass.memory.page_file import PageFile

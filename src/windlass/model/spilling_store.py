@@ -71,7 +71,7 @@ class SpillingStore:
         """query (S, H, Dk) -> out (S, H, Dv) and log-sum-exp (S, H), float32."""
         assert batch.disk is not None
         plan = batch.here.decode_plan(rule, decode_sizes(query.shape[1], self.here))
-        results = [partial_decode(query, self.here, plan, rule)] if plan.waves else []
+        results = [partial_decode(query, self.here, plan, rule)] if plan.reads else []
         on_disk = self.disk.partial(query, batch.disk, rule, batch.turn)
         results += [on_disk] if on_disk is not None else []
         return results[0] if len(results) == 1 else combine(*results)

@@ -125,7 +125,7 @@ class TieredStore:
         whole: Partial = (out, query.new_full((sequences, heads), -torch.inf, dtype=torch.float32))
         if self.host is not None and batch.host is not None:
             plan = batch.host.decode_plan(rule, decode_sizes(heads, self.host))
-            if plan.waves:
+            if plan.reads:
                 whole = partial_decode(query, self.host, plan, rule)
         if self.disk is not None and batch.disk is not None:
             more = self.disk.partial(query, batch.disk, rule, batch.turn)
@@ -145,7 +145,7 @@ class TieredStore:
         """decoding (S, H, Dk) -> (S, H, Dv), float32."""
         parts: list[Partial] = []
         plan = here.decode_plan(rule, decode_sizes(decoding.shape[1], self.here)) if here.decodes_here else None
-        if plan is not None and plan.waves:
+        if plan is not None and plan.reads:
             parts.append(partial_decode(decoding, self.here, plan, rule))
         if begun is not None:
             with self.side.idle():
