@@ -3,6 +3,7 @@
 Legend: H query heads, Hk key heads, G = H / Hk, D size of a head.
 """
 
+import time
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -21,6 +22,8 @@ GROUPS = (1, 2, 4, 8, 16)
 PROMPTS = (16, 64, 256, 512, 1024, 2048)
 # The stores of the layers, one after another, are together larger than a processor's last cache.
 COLD_BYTES = 192 * MIB
+# Seconds after which no further point of a curve is begun, on a slow or busy machine.
+MOST_SECONDS = 5.0
 
 
 def measure_decode_attention(
@@ -40,7 +43,10 @@ def measure_decode_attention(
     nbytes = 2 * sequences * context * key_heads * head_dim * dtype.itemsize
     stores = _stores(max(1, -(-cold_bytes // nbytes)), sequences * pages, key_heads, head_dim, dtype, device)
     points = []
+    begun = time.perf_counter()
     for group in groups:
+        if points and time.perf_counter() - begun > MOST_SECONDS:
+            break
         query = torch.ones(group * key_heads, sequences, head_dim, dtype=dtype, device=device)
         points.append((group, nbytes / _seconds(query, stores, spans, seconds)))
     return RateCurve(tuple(points))
@@ -61,7 +67,10 @@ def measure_prefill_attention(
     Short prompts come packed, at least `rows` tokens in all, as the engine runs them.
     """
     points = []
+    begun = time.perf_counter()
     for length in prompts:
+        if points and time.perf_counter() - begun > MOST_SECONDS:
+            break
         count = max(1, rows // length)
         pages = -(-length // PAGE_TOKENS)
         spans = [TokenSpan(i * length, length, 0, range(i * pages, (i + 1) * pages)) for i in range(count)]

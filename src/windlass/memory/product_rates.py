@@ -3,6 +3,7 @@
 Legend: x (rows, in) times w (out, in) transposed, as a linear layer multiplies.
 """
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,14 +23,21 @@ def measure_products(
     device: torch.device,
     shapes: Sequence[tuple[int, int]] = LAYER,
     rows: Sequence[int] = ROWS,
-    seconds: float = 0.25,
+    seconds: float = 0.2,
+    most: float = 12.0,
 ) -> RateCurve:
-    """Flops/s by rows, from walks through all matrices, repeated for `seconds` or done once, whichever is longer."""
+    """Flops/s by rows, from walks through all matrices, repeated for `seconds` or done once, whichever is longer.
+
+    After `most` seconds no further number of rows is begun: on a slow or busy machine the curve ends earlier.
+    """
+    begun = time.perf_counter()
     weights = [torch.empty(shape, dtype=dtype, device=device).uniform_(-0.02, 0.02) for shape in shapes]
     inputs = {size: torch.ones(max(rows), size, dtype=dtype, device=device) for _, size in shapes}
     flops = 2 * sum(weight.numel() for weight in weights)
     points = []
     for count in rows:
+        if points and time.perf_counter() - begun > most:
+            break
         walk = partial(_walk, [(inputs[weight.shape[1]][:count], weight) for weight in weights])
         points.append((count, count * flops / typical_seconds(walk, device, seconds)))
     return RateCurve(tuple(points))
