@@ -213,8 +213,8 @@ def test_a_roofline_is_drawn_in_the_format_of_its_name(tmp_path: Path, name: str
 
 def test_a_roofline_names_its_slopes_and_the_models_operations(tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.rcParams["svg.fonttype"] = "none"  # text as text
-    doctor("--machine", "h100", "--plot", str(tmp_path / "roof.svg"))
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text as text
+        doctor("--machine", "h100", "--plot", str(tmp_path / "roof.svg"))
     drawn = (tmp_path / "roof.svg").read_text()
     for text in ("device memory 2.85 TB/s", "host memory", "link to the device", "disk 3.20 GB/s", "512 tokens"):
         assert text in drawn

@@ -121,11 +121,19 @@ def test_measuring_finds_every_rate_and_says_what_it_measured(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [], "the sample is gone"
 
 
-def test_a_machine_that_others_use_is_measured_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job.os, "getloadavg", lambda: (100.0, 0.0, 0.0))
-    assert "the load was 100.0 on" in job._busy()[BUSY_SOURCE]
-    monkeypatch.setattr(job.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert job._busy() == {}
+@pytest.mark.parametrize(("others", "warned"), [(0.0, False), (50.0, True)])
+def test_a_machine_that_others_use_is_measured_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, others: float, warned: bool
+) -> None:
+    monkeypatch.setattr(job.psutil, "cpu_count", lambda: 2)
+    monkeypatch.setattr(job, "_busy_seconds", lambda: 100.0)
+    monkeypatch.setattr(job, "time", SimpleNamespace(perf_counter=lambda: 0.0, process_time=lambda: 0.0))
+    neighbours = job._Neighbours()
+    monkeypatch.setattr(job, "_busy_seconds", lambda: 110.0 + others)
+    monkeypatch.setattr(job, "time", SimpleNamespace(perf_counter=lambda: 10.0, process_time=lambda: 10.0))
+    remark = neighbours.remark()
+    assert (BUSY_SOURCE in remark) == warned
+    assert not warned or "kept 5.0 cores busy" in remark[BUSY_SOURCE]
 
 
 def test_a_folder_that_may_not_be_written_is_read_where_a_checkpoint_lies(

@@ -1,8 +1,8 @@
 """Measures this machine and one of its disks, once, and keeps what was found: every plan and forecast stands on it."""
 
 import datetime
-import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ FULL = Effort()
 SMALL = replace(FULL, shapes=tuple((out // 2, into // 2) for out, into in LAYER), cold_bytes=96 * MIB)
 ROOM = 3 * GIB
 # A share of the cores that others keep busy from which the figures are doubted.
-BUSY = 0.5
+BUSY = 0.15
 
 
 def known_machine(
@@ -123,7 +123,7 @@ def measure_machine(
     _require(folder)
     if device is None and torch.cuda.is_available():
         device = torch.device("cuda", 0)
-    process_bytes, busy = resident_bytes(), _busy()
+    process_bytes, neighbours = resident_bytes(), _Neighbours()
     limit_malloc()
     effort = effort or (FULL if available_bytes() >= ROOM else SMALL)
     with _threads(num_threads()):
@@ -144,7 +144,7 @@ def measure_machine(
         process_bytes=process_bytes,
         device=there,
         link=measure_link(device) if device is not None else None,
-        sources=sources | _sources(effort) | busy,
+        sources=sources | _sources(effort) | neighbours.remark(),
     )
 
 
@@ -158,15 +158,29 @@ def _name(host: ComputeRates, device: ComputeRates | None) -> str:
     return f"{host.name}, {usable_cores()} cores{beside}"
 
 
-def _busy() -> dict[str, str]:
-    """A remark where others were using the processor: what is measured beside them is too slow."""
-    load = os.getloadavg()[0]
-    if load < BUSY * usable_cores():
-        return {}
-    return {
-        BUSY_SOURCE: f"the load was {load:.1f} on {usable_cores()} cores when this was measured, so its rates may be "
-        "too low; when the machine is idle, measure again with windlass doctor --fresh"
-    }
+class _Neighbours:
+    """How much of the processor other processes take from when this was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._own, self._all = time.perf_counter(), time.process_time(), _busy_seconds()
+
+    def remark(self) -> dict[str, str]:
+        """A source that warns where it was much: what is measured beside them is too slow."""
+        wall = time.perf_counter() - self._wall
+        others = _busy_seconds() - self._all - (time.process_time() - self._own)
+        cores = others / max(wall, 1e-3)
+        if cores < BUSY * (psutil.cpu_count() or 1):
+            return {}
+        return {
+            BUSY_SOURCE: f"other processes kept {cores:.1f} cores busy while this was measured, so its rates may be "
+            "too low; measure again with windlass doctor --fresh when the machine is idle"
+        }
+
+
+def _busy_seconds() -> float:
+    """Seconds that all processors have worked for anyone."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
 
 
 class _Steps:
