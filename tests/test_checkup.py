@@ -167,6 +167,13 @@ def test_doctor_speaks_to_people_and_to_machines(asked: list[tuple[list[Path], b
     assert machine_from_json(found["machine"]) == MACHINE
 
 
+@pytest.mark.usefixtures("asked")
+def test_on_a_terminal_measuring_is_a_bar_and_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.cli.measuring.stderr_is_terminal", lambda: True)
+    told = doctor(str(tmp_path))
+    assert told.exit_code == 0 and "event" not in told.stderr
+
+
 def test_doctor_tells_of_another_machine_without_measuring(asked: list[tuple[list[Path], bool]]) -> None:
     told = doctor("--machine", "l4", "--bus", "pcie4x8", "--disk-rate", "7GB/s")
     assert (told.exit_code, told.stderr, asked) == (0, "", [])

@@ -85,6 +85,7 @@ def test_of_a_known_machine_only_another_disk_is_measured(
     second = known_machine(tmp_path)
     assert measured == ["machine", "disk"]
     assert (second.host, second.disk.rate, second.sources["disk"]) == (first.host, 1e9, "another disk")
+    assert "disk" in first.corrections and "disk" not in second.corrections, "runs have shown nothing of this disk"
     assert known_machine(tmp_path) == second and len(measured) == 2
 
 

@@ -110,7 +110,10 @@ def with_disk(
     """The same machine with the disk of `folder`, which is measured now. Raises StorageError."""
     _require(folder)
     disk, write, sources = _disk(folder, effort or FULL, _Steps(on_progress, 2))
-    return replace(machine, disk=disk, disk_write=write, sources=dict(machine.sources) | sources)
+    corrections = {lane: factor for lane, factor in machine.corrections.items() if lane != "disk"}
+    return replace(
+        machine, disk=disk, disk_write=write, sources=dict(machine.sources) | sources, corrections=corrections
+    )
 
 
 def measure_machine(
