@@ -41,10 +41,15 @@ def machine_lines(machine: Machine) -> list[str]:
             f"         {format_rate(link.upload_pageable)} and {format_rate(link.download_pageable)} unpinned",
         ]
     lines += [f"means    {line}" if not at else f"         {line}" for at, line in enumerate(_means(machine))]
-    lines.append(f"figures  {_origin(machine)}")
+    lines.append("figures  " + ", ".join([origin(machine), *filter(None, [machine.sources.get("matmul")])]))
     if BUSY_SOURCE in machine.sources:
         lines.append(f"warning  {machine.sources[BUSY_SOURCE]}")
     return lines
+
+
+def origin(machine: Machine) -> str:
+    """`measured 2026-11-26`, or where else the figures come from."""
+    return f"measured {machine.measured}" if machine.measured[:1].isdigit() else machine.measured
 
 
 def seconds_a_pass(machine: Machine, nbytes: int) -> tuple[float, str]:
@@ -103,13 +108,6 @@ def _place_lines(place: str, rates: ComputeRates) -> list[str]:
         f"{format_rate(rates.row_rate)} beside products and attention"
     )
     return lines
-
-
-def _origin(machine: Machine) -> str:
-    """The date with what was measured, or where else the figures come from."""
-    if not machine.measured[:1].isdigit():
-        return machine.measured
-    return ", ".join([f"measured {machine.measured}", *filter(None, [machine.sources.get("matmul")])])
 
 
 def _means(machine: Machine) -> Iterator[str]:

@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from windlass.errors import StorageError
 from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.machine import Machine
+from windlass.facts.machine_table import origin
 from windlass.units import format_rate
 
 # Rows of the model's operations that are shown.
 OPERATIONS = ((1, "decode,\n1 sequence"), (8, "decode,\n8 sequences"), (64, "decode,\n64 sequences"),
               (512, "prefill,\n512 tokens"))  # fmt: skip
-INTENSITIES = (0.5, 1.6e5)
+LEAST = 0.5
 HOST, DEVICE, LINK, DISK = "#1f5fa8", "#2a7f3f", "#8a5fb0", "#b5452c"
 
 
@@ -44,7 +45,9 @@ def draw_roofline(machine: Machine, file: Path) -> None:
     places = [(machine.host, HOST)] + ([(machine.device, DEVICE)] if machine.device else [])
     best = max(rates.matmul[dtype].best for rates, _ in places)
     slopes = _slopes(machine, dtype)
-    axes.set_ylim(0.7 * min(slope.rate for slope in slopes) * INTENSITIES[0], 6 * best)
+    # Beyond the last bend there is room for the names of the roofs.
+    axes.set_xlim(LEAST, 30 * max(OPERATIONS[-1][0], *(slope.top / slope.rate for slope in slopes)))
+    axes.set_ylim(0.7 * min(slope.rate for slope in slopes) * LEAST, 6 * best)
     # The layout must be settled before the angle of a slope can be known.
     figure.draw_without_rendering()
     for slope in slopes:
@@ -62,10 +65,9 @@ def draw_roofline(machine: Machine, file: Path) -> None:
 def _prepare(axes: Axes, machine: Machine, dtype: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(*INTENSITIES)
     axes.set_xlabel("operations for each byte of weights read (a row of a pass adds 2 a weight)")
     axes.set_ylabel("rate of matrix products")
-    axes.set_title(f"{machine.name}\nmatrix products in {dtype}; {machine.measured}", fontsize=10.5, loc="left")
+    axes.set_title(f"{machine.name}\nmatrix products in {dtype}; {origin(machine)}", fontsize=10.5, loc="left")
     axes.grid(True, which="major", color="#e4e4e4", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.yaxis.set_major_formatter(lambda value, _: f"{_operations(value)}/s")
@@ -98,7 +100,7 @@ def _intensity(rows: int, dtype: str) -> float:
 
 def _draw_slope(axes: Axes, slope: Slope) -> None:
     end = slope.top / slope.rate
-    ends = [(INTENSITIES[0], INTENSITIES[0] * slope.rate), (end, slope.top)]
+    ends = [(LEAST, LEAST * slope.rate), (end, slope.top)]
     axes.plot(*zip(*ends, strict=True), color=slope.colour, linewidth=1.6, zorder=2)
     (left, low), (right, high) = axes.transData.transform(ends)
     axes.annotate(
@@ -117,10 +119,11 @@ def _draw_slope(axes: Axes, slope: Slope) -> None:
 
 def _draw_roof(axes: Axes, rates: ComputeRates, dtype: str, colour: str) -> None:
     best = rates.matmul[dtype].best
-    axes.plot([best / rates.memory_rate, INTENSITIES[1]], [best, best], color=colour, linewidth=1.6, zorder=2)
+    right = axes.get_xlim()[1]
+    axes.plot([best / rates.memory_rate, right], [best, best], color=colour, linewidth=1.6, zorder=2)
     axes.annotate(
         f"{rates.name}: {_operations(best)}/s",
-        (INTENSITIES[1], best),
+        (right, best),
         xytext=(-2, 4),
         textcoords="offset points",
         ha="right",
