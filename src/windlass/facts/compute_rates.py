@@ -12,6 +12,7 @@ class ComputeRates:
 
     memory             bytes of its memory in all
     memory_rate        bytes/s that its memory is read at
+    copy_rate          bytes/s that its memory is copied at, each byte counted once; 0.0 where it was not measured
     matmul             flops/s by rows, of weights that come from memory (so few rows are bound by reading them)
     prefill_attention  flops/s of causal attention by tokens of the prompt
     decode_attention   bytes/s of keys and values by query heads that share a key head
@@ -28,3 +29,4 @@ class ComputeRates:
     decode_attention: Mapping[str, RateCurve]
     step_seconds: float
     row_rate: float
+    copy_rate: float = 0.0
