@@ -6,10 +6,12 @@ device.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 
+from windlass.facts.time_span import OnSpan
 from windlass.memory.arena import Arena
 
 
@@ -64,8 +66,21 @@ class Accelerator(Protocol):
         """Undoes `pin`, once no copy is in flight."""
         ...
 
+    def listen(self, on_span: OnSpan) -> None:
+        """Tells of every copy, and of what is `timed`, from now on, when it is known; on `close` at the latest."""
+        ...
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        """What is computed within is told of as one span."""
+        ...
+
     def upload(
-        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), urgent: bool = False
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        after: Sequence[Mark] = (),
+        name: str = "copy",
+        urgent: bool = False,
     ) -> Mark:
         """Copies host `source` to device `target` (equal shapes and dtypes) once `after` is reached.
 
@@ -73,7 +88,9 @@ class Accelerator(Protocol):
         """
         ...
 
-    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def download(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
         """Copies device `source`, as computed by what was issued before, to host `target` once `after` is reached."""
         ...
 

@@ -10,20 +10,25 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from windlass.errors import DeviceError
 from windlass.facts.simulated_device import SimulatedDevice
+from windlass.facts.time_span import OnSpan
 from windlass.memory.accelerator import Mark
 from windlass.memory.arena import Arena
+from windlass.memory.host_clock import timed_on_host
 from windlass.units import MIB, format_size
 
 # All bits set is a NaN in every floating format there is.
 POISON = 0xFF
 # What an urgent copy waits for at most.
 CHUNK_BYTES = 4 * MIB
+# A copy that was held up for longer than this had to wait for something else than the link.
+HELD_SECONDS = 100e-6
 
 
 class SimulatedMark:
@@ -76,6 +81,7 @@ class _Copy:
     after: tuple[Mark, ...]
     done: SimulatedMark
     asked: float
+    name: str
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """What crosses the link without a break. Only runs of bytes, as weights are, are ever worth cutting."""
@@ -86,19 +92,21 @@ class _Copy:
 
 
 class _Lane:
-    """One direction of the link: copies in their order, but one that is urgent goes before the next chunk of another.
+    """One direction of the link, "upload" or "download": copies in their order, but one that is urgent goes before the next chunk of another.
 
     `busy` counts what the link takes for what it carries, by its own rate.
     """
 
     def __init__(self, name: str, device: SimulatedDevice, draw: random.Random) -> None:
         self.busy, self.nbytes = 0.0, 0
+        self.on_span: OnSpan | None = None
+        self._name = name
         self._device, self._draw = device, draw
         self._free_at = 0.0
         self._copies: deque[_Copy | None] = deque()
         self._urgent: deque[_Copy] = deque()
         self._arrived = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name=f"windlass-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"windlass-sim-{name}", daemon=True)
         self._thread.start()
 
     def put(self, copy: _Copy, urgent: bool = False) -> Mark:
@@ -124,33 +132,44 @@ class _Lane:
             return self._urgent.popleft() if self._urgent else self._copies.popleft()
 
     def _carry(self, copy: _Copy) -> None:
+        begin = time.perf_counter()
         try:
             for mark in copy.after:
                 mark.wait()
-            self._carry_chunks(copy)
+            now = time.perf_counter()
+            self._carry_chunks(copy, now if now - begin > HELD_SECONDS else copy.asked)
         except DeviceError as error:
             copy.done.reach(error)
         else:
             copy.done.reach()
 
-    def _carry_chunks(self, copy: _Copy) -> None:
+    def _carry_chunks(self, copy: _Copy, asked: float) -> None:
         if self._device.delay:
             time.sleep(self._draw.uniform(0, self._device.delay))
-        asked, latency = copy.asked, self._device.latency
+        latency, began, ended = self._device.latency, 0.0, 0.0
         for source, target in copy.chunks():
             target.copy_(source)
-            self._pass_time(asked, latency + source.nbytes / self._device.rate)
+            begin, ended = self._pass_time(asked, latency + source.nbytes / self._device.rate)
+            began = began or begin
             self.nbytes += source.nbytes
             asked, latency = 0.0, 0.0
             while copy.source.ndim == 1 and self._urgent:
+                self._tell(copy, began, ended)
+                began = 0.0
                 self._carry(self._urgent.popleft())
+        self._tell(copy, began, ended)
 
-    def _pass_time(self, asked: float, seconds: float) -> None:
-        """The link carries for `seconds`, from when it is free; that a sleep was too long is not its fault."""
-        begin = max(asked, self._free_at) or time.perf_counter()
+    def _pass_time(self, asked: float, seconds: float) -> tuple[float, float]:
+        """The link carries for `seconds`, from when it is free -> when; that a sleep was too long is not its fault."""
+        begin = max(asked, self._free_at)
         self._free_at = begin + seconds
         self.busy += seconds
         time.sleep(max(0.0, self._free_at - time.perf_counter()))
+        return begin, self._free_at
+
+    def _tell(self, copy: _Copy, began: float, ended: float) -> None:
+        if self.on_span is not None and began:
+            self.on_span(self._name, copy.name, began, ended)
 
 
 class SimulatedAccelerator:
@@ -163,8 +182,9 @@ class SimulatedAccelerator:
         self.capacity = capacity if capacity is not None else math.inf
         self._held = 0
         draw = random.Random(simulated.seed)
-        self._up = _Lane("sim-upload", simulated, random.Random(draw.random()))
-        self._down = _Lane("sim-download", simulated, random.Random(draw.random()))
+        self._on_span: OnSpan | None = None
+        self._up = _Lane("upload", simulated, random.Random(draw.random()))
+        self._down = _Lane("download", simulated, random.Random(draw.random()))
 
     def memory(self, nbytes: int) -> SimulatedMemory:
         """See Accelerator. What is given out is not counted back: an engine takes its blocks once."""
@@ -193,15 +213,30 @@ class SimulatedAccelerator:
     def unpin(self, arena: Arena) -> None:
         """Nothing to do in host memory."""
 
+    def listen(self, on_span: OnSpan) -> None:
+        """See Accelerator."""
+        self._on_span = self._up.on_span = self._down.on_span = on_span
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        """See Accelerator."""
+        return nullcontext() if self._on_span is None else timed_on_host(self._on_span, name)
+
     def upload(
-        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), urgent: bool = False
+        self,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        after: Sequence[Mark] = (),
+        name: str = "copy",
+        urgent: bool = False,
     ) -> Mark:
         """See Accelerator."""
-        return self._up.put(_copy(source, target, after), urgent)
+        return self._up.put(_copy(source, target, after, name), urgent)
 
-    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def download(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
         """See Accelerator."""
-        return self._down.put(_copy(source, target, after))
+        return self._down.put(_copy(source, target, after, name))
 
     def mark(self) -> Mark:
         """Computation has ended when its call returns."""
@@ -225,7 +260,7 @@ class SimulatedAccelerator:
         """See Accelerator."""
         for lane in (self._up, self._down):
             nothing = torch.empty(0)
-            lane.put(_copy(nothing, nothing, ())).wait()
+            lane.put(_copy(nothing, nothing, (), "nothing")).wait()
 
     def close(self) -> None:
         """Ends both lanes."""
@@ -233,5 +268,5 @@ class SimulatedAccelerator:
         self._down.close()
 
 
-def _copy(source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark]) -> _Copy:
-    return _Copy(source, target, tuple(after), SimulatedMark(), time.perf_counter())
+def _copy(source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark], name: str) -> _Copy:
+    return _Copy(source, target, tuple(after), SimulatedMark(), time.perf_counter(), name)
