@@ -325,7 +325,7 @@ def test_ctrl_c_in_a_chat_from_a_pipe_ends_it_with_130(model: str) -> None:
 
 def process(*arguments: str, **settings: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "windlass.cli.main", *arguments],
+        [sys.executable, "-m", "windlass", *arguments],
         env=dict(os.environ) | {"PYTHONPATH": str(SOURCE)}, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
 
@@ -348,13 +348,28 @@ class TestAProcessOfItsOwn:
             ran.stdout.close()
             assert (ran.stderr.read(), ran.wait()) == ("", 1)
 
+    @pytest.mark.parametrize("module", ["typer", "windlass.cli.batch", "rich", "dataclasses"])
+    def test_ctrl_c_while_the_verbs_are_imported(self, module: str) -> None:
+        program = (
+            "import signal, sys\nfrom windlass.__main__ import main\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "class Pressed:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Pressed())\n"
+            "sys.argv = ['windlass', '--help']\nmain()"
+        )
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+        ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
+
     def test_ctrl_c(self) -> None:
         """The signal comes while a verb loads what it computes with."""
         program = (
-            "import signal, sys\nfrom windlass.cli import doctor, main\n"
+            "import signal, sys\nfrom windlass.__main__ import main\nfrom windlass.cli import doctor\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "doctor.late = lambda module: signal.raise_signal(signal.SIGINT)\n"
-            "sys.argv = ['windlass', 'doctor']\nmain.main()"
+            "sys.argv = ['windlass', 'doctor']\nmain()"
         )
         environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
         ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)

@@ -66,7 +66,7 @@ for _verb, _examples in _VERBS:
 
 
 def main() -> None:
-    """Entry point of the `windlass` command."""
+    """Runs the command line of this process."""
     app(prog_name="windlass")
 
 
