@@ -2,23 +2,21 @@
 
 import torch
 
-from windlass.errors import UsageError
+from windlass.facts.choices import DTYPES, check_dtype
 from windlass.memory.checkpoint import TORCH_DTYPES
 
-COMPUTE_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+COMPUTE_DTYPES: dict[str, torch.dtype] = {name: vars(torch)[name] for name in DTYPES}
 
 
 def compute_dtype(asked: str, checkpoint: str) -> torch.dtype:
-    """`asked` is "auto" or a name; "auto" follows `checkpoint`, the safetensors dtype of its weights."""
+    """`asked` is "auto" or a name; "auto" follows `checkpoint`, the safetensors dtype of its weights.
+
+    Raises UsageError.
+    """
     if asked == "auto":
         found = TORCH_DTYPES[checkpoint]
         return found if found in COMPUTE_DTYPES.values() else torch.float32
-    if asked not in COMPUTE_DTYPES:
-        raise UsageError(f"dtype {asked!r} is not known; choose one of auto, {', '.join(COMPUTE_DTYPES)}")
+    check_dtype(asked)
     return COMPUTE_DTYPES[asked]
 
 
