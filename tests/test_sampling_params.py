@@ -1,8 +1,9 @@
 """SamplingParams, Request and the answers: vLLM's names and defaults, and what is refused."""
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from windlass.errors import RequestError, UsageError
@@ -97,6 +98,29 @@ def test_a_bad_value_is_refused_with_the_value_the_limit_and_the_next_step(bad: 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(TypeError, match="best_of"):
         SamplingParams(best_of=2)  # type: ignore[call-arg]
+
+
+def test_numbers_may_be_numpys_and_are_kept_as_pythons() -> None:
+    params = SamplingParams(
+        n=np.int64(2), max_tokens=np.int32(3), min_tokens=np.uint8(1), temperature=np.float32(0.5),
+        top_p=np.float64(0.25), top_k=np.int16(7), min_p=np.float16(0.5), seed=np.uint64(2**63), logprobs=np.int64(1),
+        stop_token_ids=np.array([5, 2]),
+    )  # fmt: skip
+    plain = SamplingParams(
+        n=2, max_tokens=3, min_tokens=1, temperature=0.5, top_p=0.25, top_k=7, min_p=0.5, seed=2**63, logprobs=1,
+        stop_token_ids=[5, 2],
+    )  # fmt: skip
+    assert params == plain
+    numbers = [getattr(params, f.name) for f in fields(params) if f.name != "stop_token_ids"]
+    assert all(type(number).__module__ == "builtins" for number in (*numbers, *params.stop_ids))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"n": np.float64(2)}, {"max_tokens": np.bool_(True)}, {"temperature": np.array([0.5, 1])}, {"top_k": 2.0}]
+)
+def test_what_only_looks_like_a_number_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(bad))} must be a "):
+        SamplingParams(**bad)
 
 
 def test_a_request_without_tokens_is_refused_by_name() -> None:

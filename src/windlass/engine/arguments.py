@@ -11,6 +11,7 @@ import torch
 
 from windlass.errors import UsageError
 from windlass.facts.choices import OTHER_DTYPE_NAMES, check_folder, check_quantization
+from windlass.facts.plain_number import plain_whole
 from windlass.facts.shape import Shape
 from windlass.model.dtypes import dtype_name
 from windlass.units import parse_size
@@ -31,10 +32,11 @@ def read_memory(flag: str, value: object) -> int | None:
     """A size in bytes, or None."""
     if value is None:
         return None
-    if not isinstance(value, (str, int)):
+    size = value if isinstance(value, (str, bool)) else plain_whole(value)
+    if size is None:
         raise UsageError(f"{flag} must be a size, got {shown(value)}; write it as '8GiB' or a whole number of bytes")
     try:
-        return parse_size(value)
+        return parse_size(size)
     except UsageError as error:
         raise UsageError(f"{flag}: {error}") from None
 
@@ -50,10 +52,11 @@ def read_count(flag: str, value: object) -> int | None:
 
 
 def read_whole(flag: str, value: object) -> int:
-    """A whole number; a bool is none."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """A whole number, of numpy too; a bool is none."""
+    number = plain_whole(value)
+    if number is None:
         raise UsageError(f"{flag} must be a whole number, got {shown(value)}; write it as 1")
-    return value
+    return number
 
 
 def read_switch(flag: str, value: object) -> bool:

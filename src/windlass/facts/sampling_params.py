@@ -1,10 +1,11 @@
 """How a request wants its tokens drawn, in vLLM's spelling; its penalties, biases and prompt logprobs are not here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from windlass.errors import UsageError
+from windlass.facts.plain_number import plain_real, plain_whole
 
 # Below this a temperature divides logits by so little that only the largest survives; vLLM draws the same line.
 GREEDY_TEMPERATURE = 1e-5
@@ -14,8 +15,8 @@ GREEDY_TEMPERATURE = 1e-5
 class SamplingParams:
     """Sampling parameters of one request; every field means what it means in vLLM. Raises UsageError on a bad value.
 
-    `stop` and `stop_token_ids` stay as they were written; `stop_strings` and `stop_ids` say what they mean. Parameters
-    are equal when they mean the same.
+    Numbers may be numpy's and are kept as Python's. `stop` and `stop_token_ids` stay as they were written;
+    `stop_strings` and `stop_ids` say what they mean. Parameters are equal when they mean the same.
 
     n: answers per prompt. max_tokens: most new tokens (None: to the model's length). min_tokens: no end before these.
     temperature: 0 is greedy. top_p in (0, 1], top_k (0 or -1: off), min_p in [0, 1]: which tokens stay candidates.
@@ -40,6 +41,10 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
 
     def __post_init__(self) -> None:
+        for name in _WHOLE:
+            self._keep(name, plain_whole(getattr(self, name)))
+        for name in _REAL:
+            self._keep(name, plain_real(getattr(self, name)))
         _strings("stop", self.stop)
         _token_ids("stop_token_ids", self.stop_token_ids)
         self._check_counts()
@@ -47,6 +52,11 @@ class SamplingParams:
         _require_bool("ignore_eos", self.ignore_eos)
         _require_bool("skip_special_tokens", self.skip_special_tokens)
         _require_bool("include_stop_str_in_output", self.include_stop_str_in_output)
+
+    def _keep(self, name: str, number: int | float | None) -> None:
+        """A number in place of another library's; what is none stays, to be refused with what it is."""
+        if number is not None:
+            object.__setattr__(self, name, number)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -106,8 +116,12 @@ class SamplingParams:
             )
 
 
+_WHOLE = ("n", "max_tokens", "min_tokens", "top_k", "seed", "logprobs")
+_REAL = ("temperature", "top_p", "min_p")
+
+
 def _require_int(name: str, value: object, least: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if type(value) is not int:
         raise UsageError(f"{name} must be a whole number, got {value!r} ({type(value).__name__}); write it as {name}=1")
     if least is not None and value < least:
         raise UsageError(f"{name} must be {least} or more, got {value}; write it as {name}={max(least, 1)}")
@@ -140,9 +154,13 @@ def _strings(name: str, value: object) -> tuple[str, ...]:
 def _token_ids(name: str, value: object) -> tuple[int, ...]:
     if value is None:
         return ()
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, Collection) or isinstance(value, (str, bytes, Mapping)):
         raise UsageError(f"{name} must be a list of token ids, got {value!r}; write it as {name}=[2]")
-    for item in value:
-        if isinstance(item, bool) or not isinstance(item, int) or item < 0:
-            raise UsageError(f"{name} holds {item!r}, which is no token id; ids are whole numbers from 0")
-    return tuple(value)
+    return tuple(_token_id(name, item) for item in value)
+
+
+def _token_id(name: str, value: object) -> int:
+    token_id = plain_whole(value)
+    if token_id is None or token_id < 0:
+        raise UsageError(f"{name} holds {value!r}, which is no token id; ids are whole numbers from 0")
+    return token_id
