@@ -72,6 +72,8 @@ NUMBERS = [
     Wrong("negative temperature", (*RUN, "--temperature", "-1"), 2, ("temperature must be 0", "got -1.0", "1.0")),
     Wrong("infinite temperature", (*RUN, "--temperature", "inf"), 2, ("--temperature: 'inf' is not finite", "0.7")),
     Wrong("top-p of 3", (*RUN, "--top-p", "3"), 2, ("top_p must be above 0 and at most 1", "got 3.0", "1.0 switches")),
+    Wrong("penalty of 0", (*RUN, "--repetition-penalty", "0"), 2, ("repetition_penalty must be above 0", "got 0.0")),
+    Wrong("penalty of 3", (*RUN, "--presence-penalty", "3"), 2, ("must be between -2 and 2", "got 3.0", "0.0 switch")),
     Wrong("empty stop", (*RUN, "--stop", ""), 2, ("stop holds an empty string", "leave it out")),
     Wrong(
         "flags that fight",

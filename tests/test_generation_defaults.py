@@ -55,8 +55,14 @@ def test_a_file_that_transformers_wrote_is_understood(tmp_path: Path) -> None:
 
 
 def test_settings_that_change_tokens_and_are_not_applied_are_named(tmp_path: Path) -> None:
-    said = {"repetition_penalty": 1.05, "num_beams": 1, "no_repeat_ngram_size": 3}
-    assert read(tmp_path, said).unheeded == ("repetition_penalty=1.05", "no_repeat_ngram_size=3")
+    said = {"encoder_repetition_penalty": 1.05, "num_beams": 1, "no_repeat_ngram_size": 3}
+    assert read(tmp_path, said).unheeded == ("encoder_repetition_penalty=1.05", "no_repeat_ngram_size=3")
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_penalty_for_repetition_counts_whether_it_samples_or_not(tmp_path: Path, do_sample: bool) -> None:
+    defaults = read(tmp_path, {"repetition_penalty": 1.05, "do_sample": do_sample})
+    assert (defaults.sampling_params.repetition_penalty, defaults.unheeded) == (1.05, ())
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,7 @@ def test_settings_that_change_tokens_and_are_not_applied_are_named(tmp_path: Pat
         ({"eos_token_id": "2"}, "eos_token_id is '2'"),
         ({"eos_token_id": [2, None]}, r"eos_token_id is \[2, None\]"),
         ({"do_sample": True, "temperature": -1}, r"generation_config\.json: temperature must be 0"),
+        ({"repetition_penalty": 0}, r"generation_config\.json: repetition_penalty must be above 0, got 0"),
         ({"max_new_tokens": 0}, "max_tokens must be 1 or more, got 0"),
     ],
 )

@@ -39,6 +39,27 @@ class SamplingFlags:
             parser=real, metavar="P", help="Leave out tokens below P times the likeliest.", rich_help_panel=_PANEL
         ),
     ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="Above 1: what was said, prompt included, is less likely to come again.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="Off the logit of a token that the answer holds; from -2 to 2.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    frequency_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="The same for each time that the answer holds it; from -2 to 2.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="End before this text; may be given again.", rich_help_panel=_PANEL),

@@ -25,6 +25,7 @@ from windlass.engine.arguments import (
     refuse_a_revision,
     refuse_what_is_to_come,
 )
+from windlass.engine.bad_words import bad_words
 from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
 from windlass.engine.generation import Generation
@@ -201,6 +202,12 @@ class LLM:
         prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
         return self.generate(prompts, sampling_params)
 
+    def check(self, sampling_params: SamplingParams) -> None:
+        """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
+        sampling_params.check_vocabulary(self.opened.facts.vocab_size)
+        bad_words(self.tokenizer, sampling_params.bad_strings)
+        self._stop_check(sampling_params, 1)
+
     def close(self) -> None:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
         self._call = None
@@ -265,12 +272,14 @@ class LLM:
                 f"request {request.request_id}: token id {worst} is not below the vocabulary's size, "
                 f"{self.opened.facts.vocab_size}; encode the prompt with this model's tokenizer"
             )
+        self.check(params)
         most = min(params.max_tokens or room, room)
         seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
-        words = self.tokenizer
+        words, bad = self.tokenizer, bad_words(self.tokenizer, params.bad_strings)
+        stops = [self._stop_check(params, most) for _ in range(params.n)]
         return [
-            Answer(next(self._numbers), request, index, seed, self._stop_check(params, most), most, tokenizer=words)
-            for index in range(params.n)
+            Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
+            for index, stop in enumerate(stops)
         ]
 
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:

@@ -69,6 +69,7 @@ def _question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
         tokens = _prompt_token_ids(llm, row)
         sampling: dict[str, Any] = dict(row.body.sampling)  # checked when the row was read
         params = replace(defaults, **sampling)
+        llm.check(params)
         _check_length(llm.opened.facts.max_model_len, len(tokens), row.body.sampling.get("max_tokens", 1))
         return Question(row, tokens, params)
     except UsageError as error:
