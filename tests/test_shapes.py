@@ -173,9 +173,9 @@ def test_only_what_streams_is_written_and_only_while_it_is_needed(tmp_path: Path
 
 def test_what_streams_needs_a_folder_that_somebody_names() -> None:
     with LLM(TINY, device="cpu") as llm:
-        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        streaming = keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset())
         with pytest.raises(UsageError, match="kB of the weights of tiny do not fit .* --offload-dir"):
-            answers(llm)
+            llm.adopt(streaming)
 
 
 def test_a_disk_that_is_too_small_is_refused_and_nothing_is_written(
@@ -183,9 +183,9 @@ def test_a_disk_that_is_too_small_is_refused_and_nothing_is_written(
 ) -> None:
     monkeypatch.setattr(made_model.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     with LLM(TINY, device="cpu", offload_dir=tmp_path) as llm:
-        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        streaming = keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset())
         with pytest.raises(StorageError, match="tiny streams .* where 100 kB are free; nothing was written: name"):
-            answers(llm)
+            llm.adopt(streaming)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -164,9 +164,11 @@ class LLM:
     def adopt(self, plan: Plan) -> None:
         """Runs everything from now on by `plan`, as if it had been given when the model was opened.
 
-        It may be one of `plan_for`, placed differently (planner.by_hand). The next use loads the model by it.
+        It may be one of `plan_for`, placed differently (planner.by_hand). The next use loads the model by it. Raises
+        UsageError and StorageError where what it puts on disk has no place there.
         """
         self._refuse_a_second_call()
+        self._check_disk(plan)
         self._unload()
         self._given_plan = plan
 
@@ -293,11 +295,7 @@ class LLM:
         self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
-        if plan.disk_pages and self._offload_dir is None:
-            raise UsageError(
-                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
-                "for them with --offload-dir"
-            )
+        self._check_disk(plan)
         self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
@@ -305,6 +303,16 @@ class LLM:
         self._measurements = Measurements(self._engine, self._on_progress)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
+
+    def _check_disk(self, plan: Plan) -> None:
+        """Whether what a plan puts on disk has a place there. Raises UsageError and StorageError."""
+        if plan.disk_pages and self._offload_dir is None:
+            raise UsageError(
+                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
+                "for them with --offload-dir"
+            )
+        if self.opened.made is not None:
+            self.opened.made.check(self.opened.groups, plan)
 
     def _suits(self, workload: Workload) -> bool:
         """Whether the present plan holds the work: the longest sequence fits, and the block is not far too small."""

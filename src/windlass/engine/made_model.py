@@ -51,18 +51,23 @@ class MadeModel:
             lines.append(f"files    {format_bytes(nbytes)} written to {self.folder} and removed at the end")
         return lines
 
-    def store(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
-        """Writes what `plan` leaves on disk and removes what it does not. Raises UsageError and StorageError."""
+    def check(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
+        """Whether what `plan` leaves on disk may be written and has room. Raises UsageError and StorageError."""
         wanted = _on_disk(groups, plan)
-        if not wanted:
-            self.remove()
-            return
-        if self._offload_dir is None:
+        if wanted and self._offload_dir is None:
             raise UsageError(
                 f"{format_bytes(self._nbytes(wanted))} of the weights of {self.shape.name} do not fit in memory and "
                 "would stream from disk; name a folder on a fast disk with --offload-dir, or raise --host-memory"
             )
         self._refuse_without_room(wanted - self._stored)
+
+    def store(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
+        """Writes what `plan` leaves on disk and removes what it does not. Raises UsageError and StorageError."""
+        self.check(groups, plan)
+        wanted = _on_disk(groups, plan)
+        if not wanted:
+            self.remove()
+            return
         self.folder.mkdir(exist_ok=True)
         for file in sorted(self._stored - wanted):
             Path(file).unlink()

@@ -19,7 +19,8 @@ Say = Callable[[Sequence[str]], None]
 def prepare(llm: LLM, work: BenchmarkWork, policy: FlexGenPolicy | None = None, say: Say | None = None) -> Plan:
     """Loads the model for the work, so that no round pays for it; `policy` places and cuts it by hand.
 
-    The plan is told to `say` before anything is loaded or written. Raises UsageError where the work is too long.
+    The plan is told to `say` once it is known to be possible, before anything is loaded or written. Raises UsageError
+    where the work is too long, and what LLM.plan_for and LLM.adopt raise.
     """
     limit = llm.opened.facts.max_model_len
     if work.prompt_len + work.gen_len > limit:
@@ -31,9 +32,9 @@ def prepare(llm: LLM, work: BenchmarkWork, policy: FlexGenPolicy | None = None, 
     plan = llm.plan_for(workload)
     if policy is not None:
         plan = translate(llm.opened.facts, plan, policy)
+    llm.adopt(plan)
     if say is not None:
         say(_lines(llm, plan, policy))
-    llm.adopt(plan)
     return llm.prepare(workload)
 
 
