@@ -210,6 +210,18 @@ class TestTheModelItself:
                 llm.chat(prompt)
             assert llm.report.load_seconds == 0
 
+    def test_tells_once_that_a_length_is_cut_and_ends_such_an_answer_for_its_length(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        params = SamplingParams(max_tokens=999, temperature=0, ignore_eos=True)
+        with LLM(folder, max_model_len=16) as llm:
+            outputs = [*llm.generate([IDS, IDS], params), *llm.generate(IDS, params)]
+        assert [(len(o.outputs[0].token_ids), o.outputs[0].finish_reason) for o in outputs] == [(14, "length")] * 3
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "max_tokens=999 is cut to 14: a prompt of 2 tokens leaves no more of the 16 that this model takes"
+        )
+
     def test_refuses_ids_beyond_its_vocabulary(self, folder: Path) -> None:
         with LLM(folder) as llm, pytest.raises(RequestError, match="token id 128 is not below"):
             llm.generate([IDS, {"prompt_token_ids": [128]}])

@@ -162,6 +162,30 @@ def test_run_streams_what_generate_gives(tiny_model: str) -> None:
     assert streamed == whole.outputs[0].text + "\n"
 
 
+def test_a_length_that_the_model_has_no_room_for_is_cut_and_that_is_said(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Once", "--max-tokens", "999", "--temperature", "0", "--json", "--quiet")
+    found = json.loads(result.stdout)
+    assert result.stderr == (
+        "warning: --max-tokens 999 is more than the 124 that a prompt of 4 tokens leaves of the 128 this model takes; "
+        "the answer ends there at the latest\n"
+    )
+    assert found["finish_reason"] == "stop" or len(found["token_ids"]) == 124
+
+
+def test_a_length_that_nobody_asked_for_is_cut_without_a_word(tiny_model: str) -> None:
+    assert windlass("run", tiny_model, "Once", "--quiet").stderr == ""
+
+
+def test_batch_says_once_how_many_answers_are_cut(tiny_model: str) -> None:
+    rows = '{"prompt": "Once"}\n{"prompt": "Twice"}\n{"prompt": "One", "max_tokens": 2}\n'
+    result = windlass("batch", tiny_model, "-i", "-", "-o", "-", "--max-tokens", "124", "--quiet", given=rows)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 3)
+    assert result.stderr == (
+        "warning: --max-tokens 124 is more than 1 of 3 prompts leave of the 128 tokens this model takes; their answers "
+        "end there at the latest\n"
+    )
+
+
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes with the third output of every stream."""

@@ -77,6 +77,11 @@ class SamplingFlags:
                     f"effect; leave one of them out"
                 )
 
+    @property
+    def asks_for_length(self) -> bool:
+        """Whether --max-tokens is other than its default, which is a guess and may be cut without a word."""
+        return self.max_tokens != type(self)().max_tokens
+
     def given(self) -> dict[str, Any]:
         """What was said on the command line, for `dataclasses.replace`."""
         return {name: value for name, value in asdict(self).items() if value not in (None, [])}

@@ -126,6 +126,7 @@ class LLM:
         self._planned_for: Workload | None = None
         self._numbers = itertools.count()
         self._call: object | None = None
+        self._told_cut = False
 
     @property
     def tokenizer(self) -> AnyTokenizer:
@@ -275,6 +276,8 @@ class LLM:
                 f"{self.opened.facts.vocab_size}; encode the prompt with this model's tokenizer"
             )
         self.check(params)
+        if params.max_tokens is not None and params.max_tokens > room:
+            self._tell_cut(params.max_tokens, len(request.prompt_token_ids), limit)
         most = min(params.max_tokens or room, room)
         seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
         words, bad = self.tokenizer, bad_words(self.tokenizer, params.bad_strings)
@@ -283,6 +286,15 @@ class LLM:
             Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
             for index, stop in enumerate(stops)
         ]
+
+    def _tell_cut(self, asked: int, prompt_len: int, limit: int) -> None:
+        """Once: what holds for one prompt mostly holds for the next."""
+        if not self._told_cut:
+            self._told_cut = True
+            LOG.warning(
+                "max_tokens=%d is cut to %d: a prompt of %d tokens leaves no more of the %d that this model takes",
+                asked, limit - prompt_len, prompt_len, limit,
+            )  # fmt: skip
 
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
         words = Detokenizer(self.tokenizer, params.skip_special_tokens)
