@@ -1,16 +1,19 @@
 """End ids and sampling defaults as a checkpoint's files say them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import GenerationConfig
 
+from windlass.engine.llm import LLM
 from windlass.errors import CheckpointError
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.sampling_params import SamplingParams
 from windlass.model.generation_defaults import read_generation_defaults
+from windlass.packaged_model import packaged_model_folder
 
 
 def read(folder: Path, said: Any = None, config: dict[str, Any] | None = None) -> GenerationDefaults:
@@ -34,6 +37,24 @@ def test_generation_config_goes_before_config_and_config_before_its_text_config(
 
 def test_a_checkpoint_that_says_nothing_has_no_end_and_is_greedy(tmp_path: Path) -> None:
     assert read(tmp_path) == GenerationDefaults((), None, SamplingParams(temperature=0.0))
+
+
+def test_where_no_file_names_an_end_the_tokenizers_is_taken(tmp_path: Path) -> None:
+    said = read_generation_defaults(tmp_path, {"eos_token_id": 3}, (9,))
+    silent = [read_generation_defaults(tmp_path, config, (9,)) for config in ({}, {"eos_token_id": None})]
+    assert (said.eos_token_ids, [each.eos_token_ids for each in silent]) == ((3,), [(9,), (9,)])
+
+
+def test_an_opened_model_ends_where_its_tokenizer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    folder = shutil.copytree(packaged_model_folder(), tmp_path / "model")
+    with LLM(folder) as llm:
+        (end,) = llm.tokenizer.eos_token_ids
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    with LLM(folder) as llm:
+        assert llm.opened.defaults.eos_token_ids == (end,)
 
 
 def test_sampling_is_taken_over_only_where_the_checkpoint_samples(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def open_model(
         groups=groups,
         cache_shapes=tuple(sorted(rehearsal.cache_shapes().items())),
     )
+    tokenizer = Tokenizer.load(folder)
     return OpenedModel(
         folder=folder,
         facts=facts,
@@ -185,8 +186,8 @@ def open_model(
         parameters=parameters,
         groups=groups,
         slots=slots_by_source(lifted, groups),
-        tokenizer=Tokenizer.load(folder),
-        defaults=read_generation_defaults(folder, files.config.to_dict()),
+        tokenizer=tokenizer,
+        defaults=read_generation_defaults(folder, files.config.to_dict(), tokenizer.eos_token_ids),
         rows_held=rehearsal.rows_held(),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,

@@ -22,8 +22,12 @@ _UNHEEDED = {
 }  # fmt: skip
 
 
-def read_generation_defaults(folder: str | Path, config: Mapping[str, Any]) -> GenerationDefaults:
+def read_generation_defaults(
+    folder: str | Path, config: Mapping[str, Any], tokenizers_ends: tuple[int, ...] = ()
+) -> GenerationDefaults:
     """generation_config.json of the folder before `config` (config.json as a mapping) before its text_config.
+
+    Where none of them names an end id, those of the tokenizer are taken.
 
     Sampling follows transformers: greedy unless `do_sample` is true, and then only what the file names is set; a
     penalty for repetition counts either way.
@@ -34,7 +38,7 @@ def read_generation_defaults(folder: str | Path, config: Mapping[str, Any]) -> G
     nested = config.get("text_config")
     sources = (said, config, nested if isinstance(nested, Mapping) else {})
     return GenerationDefaults(
-        eos_token_ids=_ids("eos_token_id", sources, path),
+        eos_token_ids=_ids("eos_token_id", sources, path) or tokenizers_ends,
         bos_token_id=next(iter(_ids("bos_token_id", sources, path)), None),
         sampling_params=_sampling_params(said, path),
         unheeded=tuple(
