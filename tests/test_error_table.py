@@ -62,6 +62,7 @@ NUMBERS = [
     Wrong("no tokens", (*RUN, "--max-tokens", "0"), 2, ("--max-tokens: 0 is below 1", "see `windlass run --help`")),
     Wrong("words for a number", (*RUN, "--max-tokens", "many"), 2, ("--max-tokens: 'many' is not a whole number",)),
     Wrong("bench of nothing", ("bench", "{model}", "--num-prompts", "-3"), 2, ("--num-prompts: -3 is below 1",)),
+    Wrong("bench of all", ("bench", "{model}", "--num-prompts", "9" * 12), 2, ("at most 1000000", "more --rounds")),
     Wrong("bench of a word", ("bench", "{model}", "--rounds", "x"), 2, ("--rounds: 'x' is not a whole number",)),
     Wrong(
         "bench beyond the model",
@@ -90,6 +91,7 @@ BUDGETS = [
     Wrong("no size", (*RUN, "--host-memory", "much"), 2, ("'much' is not a size", "write it as 8GiB")),
     Wrong("negative size", (*RUN, "--host-memory", "-4GiB"), 2, ("'-4GiB' is not a size", "write it as 8GiB")),
     Wrong("size of nothing", (*RUN, "--host-memory", "0"), 2, ("must be positive, got '0'", "write it as 8GiB")),
+    Wrong("size of 5000 digits", (*RUN, "--host-memory", "9" * 5000), 2, ("is not a size", "write it as 8GiB")),
     Wrong("unit of a megadog", (*RUN, "--host-memory", "4MD"), 2, ("'4MD' is not a size", "512MiB")),
     Wrong("device of no kind", (*RUN, "--device", "abacus"), 2, ("device 'abacus' is not known", "use auto, cpu")),
     Wrong("device that lacks", (*RUN, "--device", "cuda"), 1, ("device 'cuda' was asked for", "use --device cpu")),
@@ -343,6 +345,25 @@ class TestAProcessOfItsOwn:
         with open("/dev/full", "w") as full, process("version", stdout=full) as ran:
             _, err = ran.communicate()
         assert_one_line_that_helps(ran.returncode, err, 1, "standard output", "No space left", "free some space")
+
+    def test_output_that_its_encoding_cannot_carry_is_escaped(self, folder: str) -> None:
+        program = (
+            "import sys\nfrom windlass.cli import main, version\n"
+            "version.platform.python_version = lambda: '3.\u03b1'\nsys.argv = ['windlass', 'version']\nmain.main()"
+        )
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"}
+        ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "") and "3.\\u03b1" in ran.stdout
+
+    @pytest.mark.parametrize(
+        ("closed", "arguments", "code"),
+        [(">&-", "version", 0), ("<&-", "run -", 2), ("<&-", "batch model -i - -o -", 2), ("2>&-", "lift", 2)],
+    )
+    def test_a_stream_that_is_closed_is_as_if_nothing_were_there(self, closed: str, arguments: str, code: int) -> None:
+        line = f"{sys.executable} -m windlass {arguments} {closed}"
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+        ran = subprocess.run(["sh", "-c", line], env=environ, capture_output=True, text=True, check=False)
+        assert ran.returncode == code and "Traceback" not in ran.stderr and "Exception" not in ran.stderr
 
     def test_closed_pipe(self) -> None:
         with process("--help", stdout=subprocess.PIPE) as ran:

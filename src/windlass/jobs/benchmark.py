@@ -1,7 +1,7 @@
 """Measures a model on prompts of random tokens, so that two machines or two settings are asked the same work."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from windlass.engine.llm import LLM
 from windlass.errors import UsageError
@@ -58,13 +58,13 @@ def benchmark(llm: LLM, model: str, work: BenchmarkWork) -> BenchmarkResult:
     return BenchmarkResult(model, work, llm.plan, tuple(rounds), llm.report)
 
 
-def _prompts(work: BenchmarkWork, vocab_size: int) -> list[list[dict[str, list[int]]]]:
+def _prompts(work: BenchmarkWork, vocab_size: int) -> Iterator[list[dict[str, list[int]]]]:
     """The prompts of each round, the same for the same seed; no two rounds share one."""
     draw = random.Random(work.seed)
-    return [
-        [{"prompt_token_ids": draw.choices(range(vocab_size), k=work.prompt_len)} for _ in range(work.num_prompts)]
-        for _ in range(work.rounds)
-    ]
+    for _ in range(work.rounds):
+        yield [
+            {"prompt_token_ids": draw.choices(range(vocab_size), k=work.prompt_len)} for _ in range(work.num_prompts)
+        ]
 
 
 def _round(before: RunReport, after: RunReport) -> BenchmarkRound:
