@@ -62,7 +62,7 @@ def run(command: Sequence[str], cap: str | None = None) -> str:
 
 def windlass_bench(model: Path, *flags: str, cap: str | None = None) -> dict[str, Any]:
     """`windlass bench --json` in a process of its own."""
-    command = [sys.executable, "-m", "windlass.cli.main", "bench", str(model), "--json", "--quiet", *flags]
+    command = [sys.executable, "-m", "windlass", "bench", str(model), "--json", "--quiet", *flags]
     return dict(json.loads(run(command, cap).splitlines()[-1]))
 
 

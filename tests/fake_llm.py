@@ -41,6 +41,9 @@ class FakeLLM:
         self._ends_after = ends_after
         self._next_request = 7  # the engine does not begin at 0 when it has answered before
 
+    def check(self, sampling_params: SamplingParams) -> None:
+        sampling_params.check_vocabulary(self.opened.facts.vocab_size)
+
     def plan_for(self, workload: Workload) -> Plan:
         return self.plan
 

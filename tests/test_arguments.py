@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,17 @@ def test_an_argument_of_the_wrong_kind(folder: Path, arguments: dict[str, Any], 
 def test_dtypes_and_devices_may_be_torchs_own(folder: Path, dtype: Any, name: str) -> None:
     llm = LLM(str(folder), dtype=dtype, device=torch.device("cpu"), host_memory=1 << 33, gpu_memory=None)
     assert (llm.opened.facts.dtype, llm.opened.device.type) == (name, "cpu")
+
+
+def test_numbers_may_be_numpys(folder: Path) -> None:
+    with LLM(
+        folder, host_memory=np.int64(1 << 33), max_model_len=np.int32(64), seed=np.uint8(7), block_size=np.int64(2),
+        micro_batch_tokens=np.int64(16),
+    ) as llm:  # fmt: skip
+        prompts = {"prompt_token_ids": [np.int64(5), np.int32(6)]}
+        (output,) = llm.generate(prompts, SamplingParams(max_tokens=np.int64(2), temperature=np.float32(0)))
+    assert llm.opened.facts.max_model_len == 64
+    assert {type(token) for token in (*output.prompt_token_ids, *output.outputs[0].token_ids)} == {int}
 
 
 def read(prompts: Any, params: Any = None) -> list[Request]:
@@ -197,6 +209,18 @@ class TestTheModelItself:
             with pytest.raises(UsageError):
                 llm.chat(prompt)
             assert llm.report.load_seconds == 0
+
+    def test_tells_once_that_a_length_is_cut_and_ends_such_an_answer_for_its_length(
+        self, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        params = SamplingParams(max_tokens=999, temperature=0, ignore_eos=True)
+        with LLM(folder, max_model_len=16) as llm:
+            outputs = [*llm.generate([IDS, IDS], params), *llm.generate(IDS, params)]
+        assert [(len(o.outputs[0].token_ids), o.outputs[0].finish_reason) for o in outputs] == [(14, "length")] * 3
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "max_tokens=999 is cut to 14: a prompt of 2 tokens leaves no more of the 16 that this model takes"
+        )
 
     def test_refuses_ids_beyond_its_vocabulary(self, folder: Path) -> None:
         with LLM(folder) as llm, pytest.raises(RequestError, match="token id 128 is not below"):

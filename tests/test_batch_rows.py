@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from windlass.facts.batch_answer import answer, refusal
 from windlass.facts.batch_row import BadRow, BatchRow, parse_row, parse_rows
 from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
+from windlass.facts.sampling_params import SamplingParams
 
 
 def parsed(row: Any) -> BatchRow | BadRow:
@@ -96,9 +97,13 @@ def test_fields_that_only_label_a_request_are_passed_over(field: str) -> None:
     [
         ("tools", [{"type": "function"}]),
         ("response_format", {"type": "json_object"}),
-        ("logit_bias", {"50256": -100}),
-        ("presence_penalty", 0.5),
-        ("frequency_penalty", -1),
+        ("logit_bias", {"50256": -101}),
+        ("logit_bias", [1]),
+        ("presence_penalty", 2.5),
+        ("frequency_penalty", -3),
+        ("repetition_penalty", 0),
+        ("allowed_token_ids", []),
+        ("prompt_logprobs", 1),
         ("echo", True),
         ("best_of", 3),
         ("temprature", 0.1),
@@ -110,10 +115,23 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(field: str, val
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tools", []), ("response_format", {"type": "text"}), ("logit_bias", {}), ("presence_penalty", 0)],
+    [("tools", []), ("response_format", {"type": "text"}), ("best_of", 1), ("use_beam_search", False)],
 )
 def test_such_a_field_is_passed_over_where_it_asks_for_nothing(field: str, value: object) -> None:
     assert good(completion(**{field: value})).body.sampling == {}
+
+
+def test_penalties_and_biases_are_read_as_openai_and_vllm_write_them() -> None:
+    said = {
+        "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "logit_bias": {"50256": -100},
+        "allowed_token_ids": [5, 50256], "bad_words": ["foul"],
+    }  # fmt: skip
+    params = SamplingParams(**good(completion(**said)).body.sampling)  # type: ignore[arg-type]
+    assert params.biases == ((50256, -100.0),)
+    assert params == SamplingParams(
+        presence_penalty=0.5, frequency_penalty=-1.0, repetition_penalty=1.1, logit_bias={50256: -100},
+        allowed_token_ids=(5, 50256), bad_words=("foul",),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

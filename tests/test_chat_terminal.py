@@ -33,7 +33,7 @@ class Terminal:
         self.pid, self._file = pty.fork()
         if not self.pid:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.execve(sys.executable, [sys.executable, "-m", "windlass.cli.main", "chat", *arguments], environ)
+            os.execve(sys.executable, [sys.executable, "-m", "windlass", "chat", *arguments], environ)
 
     def until(self, mark: bytes) -> str:
         """What the screen shows up to and with `mark`."""

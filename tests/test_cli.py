@@ -44,7 +44,7 @@ def windlass(*arguments: str, given: str | bytes | None = None) -> Any:
 
 
 def process(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "windlass.cli.main", *arguments]
+    return [sys.executable, "-m", "windlass", *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -84,6 +84,39 @@ def test_help_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> No
     )
     ran = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
     assert ran.stderr.strip() == "set()"
+
+
+REFUSALS = (
+    ("lift",), ("run", "model", "Once", "--max-tokens", "0"), ("run", "model", "Once", "--top-p", "3"),
+    ("run", "model", "Once", "--device", "abacus"), ("run", "model", "Once", "--device", "sim"),
+    ("chat", "model", "--dtype", "int7"), ("chat", "model", "--quantization", "int4"),
+    ("bench", "model", "--host-memory", "much"), ("bench", "model", "--gpu-memory", "1GB", "--device", "cpu"),
+    ("bench", "model", "--offload-dir", "/no/such/folder"), ("bench", "--shape", "opt-6.8b"), ("bench",),
+    ("bench", "model", "--percent", "80", "80", "0", "0", "0", "0"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", REFUSALS, ids=" ".join)
+def test_a_refusal_of_a_flag_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> None:
+    program = (
+        "import sys\nfrom windlass.__main__ import main\n"
+        f"sys.argv = ['windlass', *{list(arguments)!r}]\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (2, "[]\n")
+    assert ran.stderr.startswith("error: ")
+
+
+def test_the_door_imports_next_to_nothing_before_it_is_guarded() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import windlass.__main__; print(*sorted(set(sys.modules) - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["windlass", "windlass.__main__"]
 
 
 def test_every_verb_that_loads_a_model_takes_the_same_budget_flags() -> None:
@@ -127,6 +160,30 @@ def test_run_streams_what_generate_gives(tiny_model: str) -> None:
     with LLM(tiny_model) as llm:
         (whole,) = llm.generate("Once", replace(llm.default_sampling_params, max_tokens=12))
     assert streamed == whole.outputs[0].text + "\n"
+
+
+def test_a_length_that_the_model_has_no_room_for_is_cut_and_that_is_said(tiny_model: str) -> None:
+    result = windlass("run", tiny_model, "Once", "--max-tokens", "999", "--temperature", "0", "--json", "--quiet")
+    found = json.loads(result.stdout)
+    assert result.stderr == (
+        "warning: --max-tokens 999 is more than the 124 that a prompt of 4 tokens leaves of the 128 this model takes; "
+        "the answer ends there at the latest\n"
+    )
+    assert found["finish_reason"] == "stop" or len(found["token_ids"]) == 124
+
+
+def test_a_length_that_nobody_asked_for_is_cut_without_a_word(tiny_model: str) -> None:
+    assert windlass("run", tiny_model, "Once", "--quiet").stderr == ""
+
+
+def test_batch_says_once_how_many_answers_are_cut(tiny_model: str) -> None:
+    rows = '{"prompt": "Once"}\n{"prompt": "Twice"}\n{"prompt": "One", "max_tokens": 2}\n'
+    result = windlass("batch", tiny_model, "-i", "-", "-o", "-", "--max-tokens", "124", "--quiet", given=rows)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 3)
+    assert result.stderr == (
+        "warning: --max-tokens 124 is more than 1 of 3 prompts leave of the 128 tokens this model takes; their answers "
+        "end there at the latest\n"
+    )
 
 
 @pytest.fixture

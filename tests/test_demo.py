@@ -70,6 +70,7 @@ def test_the_tokens_shown_are_those_of_transformers(tmp_path: Path) -> None:
     assert result.as_dict()["tokens_compared"] == 24 * 6
     assert sum("24 of 24 equal" in line for line in said) == 6
     assert any("a pass" in line for line in said)
+    assert any(line.startswith("   gap ") and "compute was busy for" in line for line in said)
     assert said.index("   | ROMEO:") < said.index("   | What")
 
 
@@ -82,6 +83,22 @@ def test_three_tiers_are_shown_with_their_lanes_and_limits(tmp_path: Path) -> No
     assert plan["host_pages"] * 2 == plan["num_pages"]
     assert any("over the link, which at its 4.00 GB/s takes" in line for line in said)
     assert any("lanes    busy in" in line and "upload" in line and "host" in line for line in said)
+
+
+def test_the_gap_to_the_limit_is_made_up_of_what_was_measured() -> None:
+    measured = {
+        "seconds_per_pass": 2.0, "decode_passes": 10, "plan": {"disk_bytes": 10**9},
+        "decode_lanes": {"disk": 14.0, "compute": 12.5, "upload": 0.0},
+    }  # fmt: skip
+    (line,) = demo._gap(measured, "disk", "disk_bytes", 1e9)
+    assert line == (
+        "gap      0.40 s as the disk was slower than that rate in these passes, 0.60 s as it stood still for others: "
+        "compute was busy for 1.25 s of a pass"
+    )
+    slower, idle = (float(line.split(" s ")[0].split()[-1]), float(line.split(", ")[1].split()[0]))
+    assert slower + idle == pytest.approx(2.0 - 1.0)
+    assert "0.25 s as the disk was faster" in demo._gap(measured, "disk", "disk_bytes", 1e9 / 1.65)[0]
+    assert demo._gap(measured, "disk", "disk_bytes", 0.0) == []
 
 
 @pytest.mark.usefixtures("tiny")

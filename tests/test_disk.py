@@ -182,7 +182,7 @@ def test_a_failing_disk_is_named_with_file_and_offset(
     fail_reads(monkeypatch, errno.EIO)
     with pytest.raises(StorageError) as error:
         read(reader, file, 2 * BLOCK, 10)
-    assert f"{file} cannot be read at byte 8,192: Input/output error; check the path" in str(error.value)
+    assert f"{file} cannot be read at byte 8,192: Input/output error; check the disk's health" in str(error.value)
 
 
 def test_a_file_cut_short_after_its_header_was_read_is_named(reader: DiskReader, file: str) -> None:
@@ -194,7 +194,10 @@ def test_a_file_cut_short_after_its_header_was_read_is_named(reader: DiskReader,
 
 
 def test_a_missing_file_is_an_error_of_its_ticket_alone(reader: DiskReader, file: str, content: bytes) -> None:
-    with pytest.raises(StorageError, match="none cannot be read at byte 0: No such file"):
+    with pytest.raises(
+        StorageError,
+        match="none cannot be read at byte 0: No such file.*; it was there when the model was opened: put it",
+    ):
         read(reader, file + "none", 0, 10 * BLOCK)
     assert read(reader, file, 0, 10) == content[:10]
 

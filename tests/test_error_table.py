@@ -62,6 +62,7 @@ NUMBERS = [
     Wrong("no tokens", (*RUN, "--max-tokens", "0"), 2, ("--max-tokens: 0 is below 1", "see `windlass run --help`")),
     Wrong("words for a number", (*RUN, "--max-tokens", "many"), 2, ("--max-tokens: 'many' is not a whole number",)),
     Wrong("bench of nothing", ("bench", "{model}", "--num-prompts", "-3"), 2, ("--num-prompts: -3 is below 1",)),
+    Wrong("bench of all", ("bench", "{model}", "--num-prompts", "9" * 12), 2, ("at most 1000000", "more --rounds")),
     Wrong("bench of a word", ("bench", "{model}", "--rounds", "x"), 2, ("--rounds: 'x' is not a whole number",)),
     Wrong(
         "bench beyond the model",
@@ -72,6 +73,8 @@ NUMBERS = [
     Wrong("negative temperature", (*RUN, "--temperature", "-1"), 2, ("temperature must be 0", "got -1.0", "1.0")),
     Wrong("infinite temperature", (*RUN, "--temperature", "inf"), 2, ("--temperature: 'inf' is not finite", "0.7")),
     Wrong("top-p of 3", (*RUN, "--top-p", "3"), 2, ("top_p must be above 0 and at most 1", "got 3.0", "1.0 switches")),
+    Wrong("penalty of 0", (*RUN, "--repetition-penalty", "0"), 2, ("repetition_penalty must be above 0", "got 0.0")),
+    Wrong("penalty of 3", (*RUN, "--presence-penalty", "3"), 2, ("must be between -2 and 2", "got 3.0", "0.0 switch")),
     Wrong("empty stop", (*RUN, "--stop", ""), 2, ("stop holds an empty string", "leave it out")),
     Wrong(
         "flags that fight",
@@ -88,6 +91,7 @@ BUDGETS = [
     Wrong("no size", (*RUN, "--host-memory", "much"), 2, ("'much' is not a size", "write it as 8GiB")),
     Wrong("negative size", (*RUN, "--host-memory", "-4GiB"), 2, ("'-4GiB' is not a size", "write it as 8GiB")),
     Wrong("size of nothing", (*RUN, "--host-memory", "0"), 2, ("must be positive, got '0'", "write it as 8GiB")),
+    Wrong("size of 5000 digits", (*RUN, "--host-memory", "9" * 5000), 2, ("is not a size", "write it as 8GiB")),
     Wrong("unit of a megadog", (*RUN, "--host-memory", "4MD"), 2, ("'4MD' is not a size", "512MiB")),
     Wrong("device of no kind", (*RUN, "--device", "abacus"), 2, ("device 'abacus' is not known", "use auto, cpu")),
     Wrong("device that lacks", (*RUN, "--device", "cuda"), 1, ("device 'cuda' was asked for", "use --device cpu")),
@@ -325,7 +329,7 @@ def test_ctrl_c_in_a_chat_from_a_pipe_ends_it_with_130(model: str) -> None:
 
 def process(*arguments: str, **settings: Any) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "windlass.cli.main", *arguments],
+        [sys.executable, "-m", "windlass", *arguments],
         env=dict(os.environ) | {"PYTHONPATH": str(SOURCE)}, stderr=subprocess.PIPE, text=True, **settings,
     )  # fmt: skip
 
@@ -342,19 +346,53 @@ class TestAProcessOfItsOwn:
             _, err = ran.communicate()
         assert_one_line_that_helps(ran.returncode, err, 1, "standard output", "No space left", "free some space")
 
+    def test_output_that_its_encoding_cannot_carry_is_escaped(self, folder: str) -> None:
+        program = (
+            "import sys\nfrom windlass.cli import main, version\n"
+            "version.platform.python_version = lambda: '3.\u03b1'\nsys.argv = ['windlass', 'version']\nmain.main()"
+        )
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE), "PYTHONIOENCODING": "ascii"}
+        ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "") and "3.\\u03b1" in ran.stdout
+
+    @pytest.mark.parametrize(
+        ("closed", "arguments", "code"),
+        [(">&-", "version", 0), ("<&-", "run -", 2), ("<&-", "batch model -i - -o -", 2), ("2>&-", "lift", 2)],
+    )
+    def test_a_stream_that_is_closed_is_as_if_nothing_were_there(self, closed: str, arguments: str, code: int) -> None:
+        line = f"{sys.executable} -m windlass {arguments} {closed}"
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+        ran = subprocess.run(["sh", "-c", line], env=environ, capture_output=True, text=True, check=False)
+        assert ran.returncode == code and "Traceback" not in ran.stderr and "Exception" not in ran.stderr
+
     def test_closed_pipe(self) -> None:
         with process("--help", stdout=subprocess.PIPE) as ran:
             assert ran.stdout is not None and ran.stderr is not None
             ran.stdout.close()
             assert (ran.stderr.read(), ran.wait()) == ("", 1)
 
+    @pytest.mark.parametrize("module", ["typer", "windlass.cli.batch", "rich", "dataclasses"])
+    def test_ctrl_c_while_the_verbs_are_imported(self, module: str) -> None:
+        program = (
+            "import signal, sys\nfrom windlass.__main__ import main\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "class Pressed:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Pressed())\n"
+            "sys.argv = ['windlass', '--help']\nmain()"
+        )
+        environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+        ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
+
     def test_ctrl_c(self) -> None:
         """The signal comes while a verb loads what it computes with."""
         program = (
-            "import signal, sys\nfrom windlass.cli import doctor, main\n"
+            "import signal, sys\nfrom windlass.__main__ import main\nfrom windlass.cli import doctor\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "doctor.late = lambda module: signal.raise_signal(signal.SIGINT)\n"
-            "sys.argv = ['windlass', 'doctor']\nmain.main()"
+            "sys.argv = ['windlass', 'doctor']\nmain()"
         )
         environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
         ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@ FLOORS = (
     ("model",),
     ("engine",),
     ("jobs",),
-    (PACKAGE, "server", "cli"),  # the package's own __init__ is a door too: it opens on the engine
+    ("names", PACKAGE, "server", "cli", "__main__"),  # the package's own __init__ is a door too: it opens on the engine
 )
 RANKS = {stop: (floor, place) for floor, row in enumerate(FLOORS) for place, stop in enumerate(row)}
 
@@ -42,8 +42,8 @@ WALLS = (
 LIGHT_FLOORS = 3  # floors 0 to 2 plan on any laptop
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub", "triton"}
 
-# Functions that may import, so that help is instant: by a statement, or by a computed name.
-IMPORTING_FUNCTIONS = {(PACKAGE, "__getattr__")}
+# Functions that may import, so that help is instant and Ctrl-C is heard: by a statement, or by a computed name.
+IMPORTING_FUNCTIONS = {(PACKAGE, "__getattr__"), (f"{PACKAGE}.__main__", "main")}
 LATE = f"{PACKAGE}.cli.late"  # `late("engine.llm")` is an import of windlass.engine.llm like any other here
 
 MAX_FILE_LINES = 400

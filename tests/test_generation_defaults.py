@@ -1,16 +1,19 @@
 """End ids and sampling defaults as a checkpoint's files say them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import GenerationConfig
 
+from windlass.engine.llm import LLM
 from windlass.errors import CheckpointError
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.sampling_params import SamplingParams
 from windlass.model.generation_defaults import read_generation_defaults
+from windlass.packaged_model import packaged_model_folder
 
 
 def read(folder: Path, said: Any = None, config: dict[str, Any] | None = None) -> GenerationDefaults:
@@ -36,6 +39,24 @@ def test_a_checkpoint_that_says_nothing_has_no_end_and_is_greedy(tmp_path: Path)
     assert read(tmp_path) == GenerationDefaults((), None, SamplingParams(temperature=0.0))
 
 
+def test_where_no_file_names_an_end_the_tokenizers_is_taken(tmp_path: Path) -> None:
+    said = read_generation_defaults(tmp_path, {"eos_token_id": 3}, (9,))
+    silent = [read_generation_defaults(tmp_path, config, (9,)) for config in ({}, {"eos_token_id": None})]
+    assert (said.eos_token_ids, [each.eos_token_ids for each in silent]) == ((3,), [(9,), (9,)])
+
+
+def test_an_opened_model_ends_where_its_tokenizer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    folder = shutil.copytree(packaged_model_folder(), tmp_path / "model")
+    with LLM(folder) as llm:
+        (end,) = llm.tokenizer.eos_token_ids
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": None}))
+    with LLM(folder) as llm:
+        assert llm.opened.defaults.eos_token_ids == (end,)
+
+
 def test_sampling_is_taken_over_only_where_the_checkpoint_samples(tmp_path: Path) -> None:
     said = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "max_new_tokens": 99}
     assert read(tmp_path, said).sampling_params == SamplingParams(temperature=0.0, max_tokens=99)
@@ -55,8 +76,14 @@ def test_a_file_that_transformers_wrote_is_understood(tmp_path: Path) -> None:
 
 
 def test_settings_that_change_tokens_and_are_not_applied_are_named(tmp_path: Path) -> None:
-    said = {"repetition_penalty": 1.05, "num_beams": 1, "no_repeat_ngram_size": 3}
-    assert read(tmp_path, said).unheeded == ("repetition_penalty=1.05", "no_repeat_ngram_size=3")
+    said = {"encoder_repetition_penalty": 1.05, "num_beams": 1, "no_repeat_ngram_size": 3}
+    assert read(tmp_path, said).unheeded == ("encoder_repetition_penalty=1.05", "no_repeat_ngram_size=3")
+
+
+@pytest.mark.parametrize("do_sample", [False, True])
+def test_a_penalty_for_repetition_counts_whether_it_samples_or_not(tmp_path: Path, do_sample: bool) -> None:
+    defaults = read(tmp_path, {"repetition_penalty": 1.05, "do_sample": do_sample})
+    assert (defaults.sampling_params.repetition_penalty, defaults.unheeded) == (1.05, ())
 
 
 @pytest.mark.parametrize(
@@ -67,6 +94,7 @@ def test_settings_that_change_tokens_and_are_not_applied_are_named(tmp_path: Pat
         ({"eos_token_id": "2"}, "eos_token_id is '2'"),
         ({"eos_token_id": [2, None]}, r"eos_token_id is \[2, None\]"),
         ({"do_sample": True, "temperature": -1}, r"generation_config\.json: temperature must be 0"),
+        ({"repetition_penalty": 0}, r"generation_config\.json: repetition_penalty must be above 0, got 0"),
         ({"max_new_tokens": 0}, "max_tokens must be 1 or more, got 0"),
     ],
 )

@@ -47,3 +47,23 @@ def test_it_never_goes_back_and_the_time_left_ends_at_nothing(events: list[Progr
             # The time left is what the rest takes at the rate so far: both are of the same, unrounded, count.
             left = event.total - event.seconds * event.tokens_per_second
             assert event.seconds_left * event.tokens_per_second == pytest.approx(left, abs=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_however_short_a_phase_is_its_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """With an interval longer than the run. After `first` of 9 tokens all answers end early, by a stop id."""
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.measurements.INTERVAL", 1e9)
+    told: list[Progress] = []
+    prompt = {"prompt_token_ids": random_prompts(30)[0]}
+    with LLM(save(random_model("llama"), tmp_path), on_progress=told.append) as llm:
+        (whole,) = llm.generate(prompt, SamplingParams(max_tokens=9, temperature=0.0, ignore_eos=True))
+        ids = whole.outputs[0].token_ids
+        assert of(told, "load")[-1].done == of(told, "load")[-1].total > 0
+        told.clear()
+        stop = SamplingParams(max_tokens=9, temperature=0.0, stop_token_ids=[ids[first]])
+        (short,) = llm.generate(prompt, stop)
+    tokens = len(short.outputs[0].token_ids)
+    expected = [("prefill", 30, 30)] + [("decode", tokens - 1, tokens - 1)] * (tokens > 1)
+    assert [(event.phase, event.done, event.total) for event in told] == expected
+    assert all(event.seconds_left == 0 for event in told)

@@ -1,8 +1,9 @@
 """SamplingParams, Request and the answers: vLLM's names and defaults, and what is refused."""
 
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from windlass.errors import RequestError, UsageError
@@ -86,6 +87,17 @@ def test_top_k_may_be_off_in_both_of_vllms_spellings(top_k: int) -> None:
         ({"stop": ["a", ""]}, "stop holds an empty string"),
         ({"stop_token_ids": 2}, r"stop_token_ids must be a list of token ids, got 2; write it as stop_token_ids=\[2\]"),
         ({"stop_token_ids": [-1]}, "stop_token_ids holds -1"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0, got 0; 1.0 switches it off"),
+        ({"presence_penalty": 2.1}, "presence_penalty must be between -2 and 2, got 2.1; 0.0 switches it off"),
+        ({"frequency_penalty": float("inf")}, "frequency_penalty must be a finite number, got inf"),
+        ({"logit_bias": [1]}, r"logit_bias must map token ids to numbers, got \[1\]; write it as"),
+        ({"logit_bias": {"x": 1}}, "logit_bias holds 'x', which is no token id"),
+        ({"logit_bias": {3: 101}}, "logit_bias gives 101 to token 3; a bias is a number from -100 to 100"),
+        ({"logit_bias": {3: float("nan")}}, "logit_bias gives nan to token 3"),
+        ({"allowed_token_ids": []}, "allowed_token_ids is empty, so no token could come"),
+        ({"allowed_token_ids": 5}, "allowed_token_ids must be a list of token ids, got 5"),
+        ({"bad_words": [3]}, "bad_words must be a string or a list of strings"),
+        ({"bad_words": [" "]}, "bad_words holds a text of nothing but spaces"),
         ({"ignore_eos": 1}, "ignore_eos must be True or False, got 1"),
     ],
 )
@@ -94,9 +106,74 @@ def test_a_bad_value_is_refused_with_the_value_the_limit_and_the_next_step(bad: 
         SamplingParams(**bad)
 
 
+FOREIGN: dict[str, tuple[Any, Any]] = {
+    "prompt_logprobs": (None, 1),
+    "best_of": (1, 2),
+    "use_beam_search": (False, True),
+    "length_penalty": (1.0, 0.5),
+    "early_stopping": (False, True),
+    "spaces_between_special_tokens": (True, False),
+    "detokenize": (True, False),
+    "structured_outputs": (None, {"json": {}}),
+    "guided_decoding": (None, np.array([1, 2])),
+    "logits_processors": ([], [print]),
+    "truncate_prompt_tokens": (None, 5),
+    "extra_args": ({}, {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_vllm_has_and_does_not_exist_here_is_taken_where_it_asks_for_nothing(name: str) -> None:
+    neutral, asking = FOREIGN[name]
+    assert SamplingParams(**{name: neutral}) == replace(SamplingParams(**{name: None}), n=1) == SamplingParams()
+    with pytest.raises(UsageError, match=rf"^{name}=.* does not exist here .*; \w+") as refusal:
+        SamplingParams(**{name: asking})
+    assert repr(asking)[:10] in str(refusal.value)
+
+
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(TypeError, match="best_of"):
-        SamplingParams(best_of=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="best_off"):
+        SamplingParams(best_off=2)  # type: ignore[call-arg]
+
+
+def test_biases_may_be_written_with_ids_as_json_has_them() -> None:
+    params = SamplingParams(logit_bias={"7": 1, 5: np.float32(-0.5)})  # type: ignore[dict-item]
+    assert params.biases == ((5, -0.5), (7, 1.0))
+    assert params == SamplingParams(logit_bias={5: -0.5, 7: 1.0})
+    assert hash(params) == hash(SamplingParams(logit_bias={5: -0.5, 7: 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [({"logit_bias": {3: 1}}, "logit_bias"), ({"allowed_token_ids": [0, 3]}, "allowed_token_ids")],
+)
+def test_ids_that_a_model_does_not_have_are_refused_for_it(params: dict[str, Any], name: str) -> None:
+    SamplingParams(**params).check_vocabulary(4)
+    with pytest.raises(RequestError, match=f"{name} holds token id 3; the model has ids from 0 to 2"):
+        SamplingParams(**params).check_vocabulary(3)
+
+
+def test_numbers_may_be_numpys_and_are_kept_as_pythons() -> None:
+    params = SamplingParams(
+        n=np.int64(2), max_tokens=np.int32(3), min_tokens=np.uint8(1), temperature=np.float32(0.5),
+        top_p=np.float64(0.25), top_k=np.int16(7), min_p=np.float16(0.5), seed=np.uint64(2**63), logprobs=np.int64(1),
+        stop_token_ids=np.array([5, 2]),
+    )  # fmt: skip
+    plain = SamplingParams(
+        n=2, max_tokens=3, min_tokens=1, temperature=0.5, top_p=0.25, top_k=7, min_p=0.5, seed=2**63, logprobs=1,
+        stop_token_ids=[5, 2],
+    )  # fmt: skip
+    assert params == plain
+    numbers = [getattr(params, f.name) for f in fields(params) if f.name != "stop_token_ids"]
+    assert all(type(number).__module__ == "builtins" for number in (*numbers, *params.stop_ids))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"n": np.float64(2)}, {"max_tokens": np.bool_(True)}, {"temperature": np.array([0.5, 1])}, {"top_k": 2.0}]
+)
+def test_what_only_looks_like_a_number_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"{next(iter(bad))} must be a "):
+        SamplingParams(**bad)
 
 
 def test_a_request_without_tokens_is_refused_by_name() -> None:

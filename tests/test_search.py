@@ -101,6 +101,32 @@ def test_following_the_advice_of_a_refusal_works(budget: int, block: int) -> Non
         assert search(model(), WORK, demands(parse_size(advised[1]), block)).memory.spare >= 0
 
 
+@given(budget=st.integers(MIB, 250 * MIB), block=st.integers(1, 64), device=st.booleans())
+def test_every_advice_to_ask_for_less_has_been_tried(budget: int, block: int, device: bool) -> None:
+    work = Workload(block, 2000, 1000)
+    asked = replace(beside_host(budget, 150 * MIB), block_size=block) if device else demands(budget, block)
+    try:
+        search(model(), work, asked)
+        assume(False)
+    except BudgetError as refusal:
+        text = str(refusal)
+    if fewer := re.search(r"--block-size (\d+)", text):
+        search(model(), work, replace(asked, block_size=int(fewer[1])))
+    if shorter := re.search(r"come to (\d+) tokens together", text):
+        tokens = int(shorter[1])
+        search(model(), Workload(block, tokens - 1, 1), asked) if tokens > 1 else None
+        search(model(), Workload(block, 1, tokens), asked)
+
+
+def test_where_nothing_smaller_fits_nothing_smaller_is_advised() -> None:
+    with pytest.raises(BudgetError) as hopeless:
+        search(model(), Workload(8, 2000, 1000), demands(101 * MIB, 8))
+    with pytest.raises(BudgetError) as shy:
+        search(model(), Workload(8, 2000, 1000), demands(290 * MIB, 8))
+    assert "--block-size" not in str(hopeless.value) and "tokens together" not in str(hopeless.value)
+    assert "--block-size 4" in str(shy.value) and "come to 1499 tokens together" in str(shy.value)
+
+
 def test_a_refusal_names_what_is_needed_what_there_is_and_what_is_missing() -> None:
     with pytest.raises(BudgetError, match=r"toy needs .*the budget is 128 MiB: .* are missing .*--host-memory"):
         search(model(), WORK, demands(128 * MIB))

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,9 +176,32 @@ def test_only_what_streams_is_written_and_only_while_it_is_needed(tmp_path: Path
 
 def test_what_streams_needs_a_folder_that_somebody_names() -> None:
     with LLM(TINY, device="cpu") as llm:
-        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        streaming = keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset())
         with pytest.raises(UsageError, match="kB of the weights of tiny do not fit .* --offload-dir"):
+            llm.adopt(streaming)
+
+
+def test_an_offload_folder_that_vanishes_is_named_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "offload"
+    folder.mkdir()
+    with LLM(TINY, device="cpu", offload_dir=folder) as llm:
+        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        folder.rmdir()
+        gone = f"--offload-dir {re.escape(str(folder))} can no longer be used: No such file .*; make it again"
+        with pytest.raises(StorageError, match=gone):
             answers(llm)
+        with pytest.raises(StorageError, match=gone):
+            llm.plan_for(Workload(3, 17, 8))
+
+
+def test_files_that_vanish_between_two_loads_are_written_again(tmp_path: Path) -> None:
+    with LLM(TINY, device="cpu", offload_dir=tmp_path) as llm:
+        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        before = answers(llm)
+        (made,) = tmp_path.iterdir()
+        llm.adopt(llm.plan)
+        shutil.rmtree(made)
+        assert answers(llm) == before
 
 
 def test_a_disk_that_is_too_small_is_refused_and_nothing_is_written(
@@ -184,9 +209,9 @@ def test_a_disk_that_is_too_small_is_refused_and_nothing_is_written(
 ) -> None:
     monkeypatch.setattr(made_model.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
     with LLM(TINY, device="cpu", offload_dir=tmp_path) as llm:
-        llm.adopt(keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset()))
+        streaming = keep_only(llm.opened.facts, llm.plan_for(Workload(3, 17, 8)), frozenset())
         with pytest.raises(StorageError, match="tiny streams .* where 100 kB are free; nothing was written: name"):
-            answers(llm)
+            llm.adopt(streaming)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -2,28 +2,29 @@
 
     from windlass import LLM, SamplingParams
 
-Importing the package loads no torch: `LLM` is fetched when first asked for, so that a command's help is instant.
+Importing the package loads next to nothing: each name is fetched when it is first asked for, so that a command's help
+is instant and Ctrl-C is heard from its first moment on.
 """
 
-from typing import TYPE_CHECKING
-
-from windlass.errors import (
-    BudgetError,
-    CheckpointError,
-    DeviceError,
-    ModelError,
-    ModelNotFound,
-    RequestError,
-    StorageError,
-    UnsupportedModel,
-    UsageError,
-    WindlassError,
-)
-from windlass.facts.completion import CompletionOutput, RequestOutput
-from windlass.facts.sampling_params import SamplingParams
-
+# Type checkers know it by its name; importing typing for it would cost half of what the package does.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from windlass.engine.llm import LLM
+    from windlass.names import (
+        BudgetError,
+        CheckpointError,
+        CompletionOutput,
+        DeviceError,
+        ModelError,
+        ModelNotFound,
+        RequestError,
+        RequestOutput,
+        SamplingParams,
+        StorageError,
+        UnsupportedModel,
+        UsageError,
+        WindlassError,
+    )
 
 __version__ = "0.1.0"
 
@@ -47,14 +48,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """The names that cost an import of torch (PEP 562)."""
+    """The names that cost an import (PEP 562): `LLM` brings torch, the others a few small modules."""
     if name == "LLM":
         from windlass.engine.llm import LLM
 
         return LLM
+    if name in __all__:
+        from windlass import names
+
+        return getattr(names, name)
     raise AttributeError(f"module 'windlass' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """The public names, `LLM` included before it is loaded."""
+    """The public names, loaded or not."""
     return __all__

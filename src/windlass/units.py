@@ -27,9 +27,9 @@ def parse_size(text: str | int) -> int:
         if text <= 0:
             raise UsageError(f"a size must be positive, got {text}; write it as 8GiB")
         return text
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,60}(?:\.[0-9]{1,60})?)\s*([A-Za-z]*)\s*", text)
     if match is None or match[2].upper() not in _FACTORS:
-        raise UsageError(f"{text!r} is not a size; write it as 8GiB, 512MiB or a number of bytes")
+        raise UsageError(f"{text!r:.60} is not a size; write it as 8GiB, 512MiB or a number of bytes")
     size = int(Fraction(match[1]) * _FACTORS[match[2].upper()])
     if size <= 0:
         raise UsageError(f"a size must be positive, got {text!r}; write it as 8GiB")

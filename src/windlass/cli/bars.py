@@ -12,6 +12,11 @@ from windlass.facts import progress as facts
 _BAR_WIDTH = 12
 
 
+def on_standard_error(passing: bool) -> "Bars":
+    """Bars where a person watches; `passing` ones are gone at the end."""
+    return Bars(Console(stderr=True), passing)
+
+
 class Bars:
     """Draws on standard error and leaves a finished phase standing, unless `passing`. Draws nothing before an event."""
 

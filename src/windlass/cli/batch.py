@@ -89,6 +89,12 @@ def _answered(
     job = late("jobs.batch_file")
     with opened(model, budget, screen.on_progress, trace) as llm:
         asked = job.questions(llm, rows, sampling.applied_to(llm.default_sampling_params))
+        cut = job.cut_short(asked) if sampling.asks_for_length else 0
+        if cut:
+            sys.stderr.write(
+                f"warning: --max-tokens {sampling.max_tokens} is more than {cut} of {len(rows)} prompts leave of the "
+                f"{llm.opened.facts.max_model_len} tokens this model takes; their answers end there at the latest\n"
+            )
         workload = job.workload(asked, llm.opened.facts.max_model_len)
         if workload is not None:
             screen.say(llm.prepare(workload).lines())

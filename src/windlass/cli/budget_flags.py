@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from windlass.cli.numbers import counting, whole
+from windlass.facts.choices import check_device, check_dtype, check_folder, check_quantization
 from windlass.units import parse_size
 
 _PANEL = "Budget"
@@ -91,10 +92,15 @@ class BudgetFlags:
     ] = 0
 
     def __post_init__(self) -> None:
-        """A size that makes no sense is refused here, before torch is imported. Raises UsageError."""
+        """What makes no sense on any machine is refused here, before torch is imported. Raises UsageError."""
         for size in (self.host_memory, self.gpu_memory):
             if size is not None:
                 parse_size(size)
+        check_device(self.device, self.gpu_memory is not None)
+        check_dtype(self.dtype)
+        check_quantization(self.quantization)
+        if self.offload_dir is not None:
+            check_folder("--offload-dir", self.offload_dir.expanduser())
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments for `LLM`."""

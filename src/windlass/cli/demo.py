@@ -18,7 +18,7 @@ from windlass.units import format_bytes
 EXAMPLES = ("windlass demo", "windlass demo --folder /mnt/nvme", "windlass demo --json")
 
 # A module and not the script: the demonstration may run from a folder where none is installed.
-_WINDLASS = (sys.executable, "-m", "windlass.cli.main")
+_WINDLASS = (sys.executable, "-m", "windlass")
 
 
 def demo(

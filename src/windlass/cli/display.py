@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
-
-from windlass.cli.bars import Bars
+from windlass.cli.late import late
 from windlass.cli.progress_text import json_line
 from windlass.facts.progress import Progress
 
@@ -97,4 +95,7 @@ def display(quiet: bool) -> Iterator[Display]:
 def _suited(quiet: bool, passing: bool = False) -> Display:
     if quiet:
         return Silence()
-    return Bars(Console(stderr=True), passing) if sys.stderr.isatty() else StepLines()
+    if not sys.stderr.isatty():
+        return StepLines()
+    bars: Display = late("cli.bars").on_standard_error(passing)
+    return bars

@@ -1,5 +1,7 @@
 """The door `windlass`: names the verbs and ends them well. What computes is imported by a verb when it runs."""
 
+import io
+import os
 import sys
 from typing import Annotated, Any
 
@@ -66,7 +68,16 @@ for _verb, _examples in _VERBS:
 
 
 def main() -> None:
-    """Entry point of the `windlass` command."""
+    """Runs the command line of this process.
+
+    A standard stream that is closed is as if nothing came from it or went to it, and what the encoding of standard
+    output cannot carry is written as an escape.
+    """
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="windlass")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from windlass.cli.answer_json import answer_dict
+from windlass.cli.answer_length import within_the_model
 from windlass.cli.boxed_model import model_and_prompt
 from windlass.cli.budget_flags import BudgetFlags
 from windlass.cli.display import Display, display
@@ -67,6 +68,7 @@ def run(
     ):
         params = sampling.applied_to(llm.default_sampling_params)
         tokens = _templated(llm, text, system) if chat or system is not None else llm.tokenizer.encode(text)
+        params = within_the_model(params, len(tokens), llm.opened.facts.max_model_len, sampling.asks_for_length)
         answers = llm.stream({"prompt_token_ids": tokens}, params)
         if output.json:
             _write_json(answers, llm, {"model": model, "prompt": text}, screen)

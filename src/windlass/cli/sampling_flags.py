@@ -39,6 +39,27 @@ class SamplingFlags:
             parser=real, metavar="P", help="Leave out tokens below P times the likeliest.", rich_help_panel=_PANEL
         ),
     ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="Above 1: what was said, prompt included, is less likely to come again.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="Off the logit of a token that the answer holds; from -2 to 2.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
+    frequency_penalty: Annotated[
+        float | None,
+        typer.Option(
+            parser=real, metavar="X", help="The same for each time that the answer holds it; from -2 to 2.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
     stop: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="End before this text; may be given again.", rich_help_panel=_PANEL),
@@ -55,6 +76,11 @@ class SamplingFlags:
                     f"--temperature {self.temperature:g} always takes the likeliest token, so {flag} {value:g} has no "
                     f"effect; leave one of them out"
                 )
+
+    @property
+    def asks_for_length(self) -> bool:
+        """Whether --max-tokens is other than its default, which is a guess and may be cut without a word."""
+        return self.max_tokens != type(self)().max_tokens
 
     def given(self) -> dict[str, Any]:
         """What was said on the command line, for `dataclasses.replace`."""

@@ -4,21 +4,19 @@ Each function returns the value in the one form the engine uses, and raises Usag
 and how to write it.
 """
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from windlass.errors import UsageError
+from windlass.facts.choices import OTHER_DTYPE_NAMES, check_folder, check_quantization
+from windlass.facts.plain_number import plain_whole
 from windlass.facts.shape import Shape
 from windlass.model.dtypes import dtype_name
 from windlass.units import parse_size
 
 Kind = TypeVar("Kind")
-
-# The names that vLLM takes besides.
-OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
 
 
 def read_model(value: object) -> str | Path | Shape:
@@ -34,10 +32,11 @@ def read_memory(flag: str, value: object) -> int | None:
     """A size in bytes, or None."""
     if value is None:
         return None
-    if not isinstance(value, (str, int)):
+    size = value if isinstance(value, (str, bool)) else plain_whole(value)
+    if size is None:
         raise UsageError(f"{flag} must be a size, got {shown(value)}; write it as '8GiB' or a whole number of bytes")
     try:
-        return parse_size(value)
+        return parse_size(size)
     except UsageError as error:
         raise UsageError(f"{flag}: {error}") from None
 
@@ -53,10 +52,11 @@ def read_count(flag: str, value: object) -> int | None:
 
 
 def read_whole(flag: str, value: object) -> int:
-    """A whole number; a bool is none."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """A whole number, of numpy too; a bool is none."""
+    number = plain_whole(value)
+    if number is None:
         raise UsageError(f"{flag} must be a whole number, got {shown(value)}; write it as 1")
-    return value
+    return number
 
 
 def read_switch(flag: str, value: object) -> bool:
@@ -98,10 +98,7 @@ def read_folder(flag: str, value: object) -> Path | None:
     if not isinstance(value, (str, Path)):
         raise UsageError(f"{flag} must be a folder, got {shown(value)}")
     folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"{flag} {folder} is not a folder; make it, or name another one")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{flag} {folder} cannot be written; change its permissions, or name another one")
+    check_folder(flag, folder)
     return folder
 
 
@@ -113,8 +110,7 @@ def refuse_a_revision(shape: str, revision: str | None) -> None:
 
 def refuse_what_is_to_come(quantization: object, kv_cache_dtype: object) -> None:
     """Raises UsageError for promised arguments that would have no effect yet."""
-    if quantization is not None:
-        raise UsageError(f"quantization={quantization!r} does not exist yet; leave it out: weights run as they are")
+    check_quantization(quantization)
     if kv_cache_dtype != "auto":
         raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
 

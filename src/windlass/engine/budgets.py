@@ -1,6 +1,5 @@
 """How much memory a run may use, of the host and of a device, measured after everything has loaded."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from windlass.engine.opened_model import OpenedModel
 from windlass.engine.rehearsal import Rehearsal
 from windlass.facts.workload import Workload
 from windlass.kernels.page_store import PAGE_TOKENS
+from windlass.memory.page_file import free_bytes
 from windlass.memory.process_memory import available_bytes, resident_bytes, return_free_memory
 from windlass.planner.search import Demands
 
@@ -56,7 +56,7 @@ def demands(
         host_budget=host_budget if opened.target.beside_host else None,
         host_base=held,
         plain_row=opened.target.beside_host and opened.plain_row,
-        offload=shutil.disk_usage(offload_dir).free if offload_dir is not None else 0,
+        offload=free_bytes(offload_dir) if offload_dir is not None else 0,
     )
 
 

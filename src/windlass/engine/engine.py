@@ -146,6 +146,8 @@ class Engine:
             on_load(min(done, total), total, time.perf_counter() - start)
 
         self.weights.load(count)
+        if done < total:  # what stays is billed in whole blocks
+            count(total - done)
         self.load_seconds = time.perf_counter() - start
 
     def _host_row(self) -> HostRow | None:

@@ -67,6 +67,7 @@ class Generation:
         self.measurements.begin_phase("prefill", sum(reader.tokens_left for reader in readers), len(block))
         while reading := [reader for reader in readers if not reader.token_ids]:
             yield from self._pass(reading, len(block), places)
+        self.measurements.end_phase()
 
     def _decode(self, block: list[Sequence], places: Places) -> Iterator[RequestOutput]:
         running = self._still_running(block, places)
@@ -75,6 +76,7 @@ class Generation:
         while running:
             yield from self._pass(running, len(running), places)
             running = self._still_running(running, places)
+        self.measurements.end_phase()
 
     def _still_running(self, sequences: list[Sequence], places: Places) -> list[Sequence]:
         """Those that go on. The others give their pages back at once; some must be read anew at their length."""

@@ -25,6 +25,7 @@ from windlass.engine.arguments import (
     refuse_a_revision,
     refuse_what_is_to_come,
 )
+from windlass.engine.bad_words import bad_words
 from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight
@@ -134,6 +135,7 @@ class LLM:
         self._planned_for: Workload | None = None
         self._numbers = itertools.count()
         self._call: object | None = None
+        self._told_cut = False
 
     @property
     def tokenizer(self) -> AnyTokenizer:
@@ -172,9 +174,11 @@ class LLM:
     def adopt(self, plan: Plan) -> None:
         """Runs everything from now on by `plan`, as if it had been given when the model was opened.
 
-        It may be one of `plan_for`, placed differently (planner.by_hand). The next use loads the model by it.
+        It may be one of `plan_for`, placed differently (planner.by_hand). The next use loads the model by it. Raises
+        UsageError and StorageError where what it puts on disk has no place there.
         """
         self._refuse_a_second_call()
+        self._check_disk(plan)
         self._unload()
         self._given_plan = plan
 
@@ -216,6 +220,12 @@ class LLM:
         conversations = read_conversations(messages)
         prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
         return self.generate(prompts, sampling_params)
+
+    def check(self, sampling_params: SamplingParams) -> None:
+        """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
+        sampling_params.check_vocabulary(self.opened.facts.vocab_size)
+        bad_words(self.tokenizer, sampling_params.bad_strings)
+        self._stop_check(sampling_params, 1)
 
     def close(self) -> None:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
@@ -290,13 +300,26 @@ class LLM:
                 f"request {request.request_id}: token id {worst} is not below the vocabulary's size, "
                 f"{self.opened.facts.vocab_size}; encode the prompt with this model's tokenizer"
             )
+        self.check(params)
+        if params.max_tokens is not None and params.max_tokens > room:
+            self._tell_cut(params.max_tokens, len(request.prompt_token_ids), limit)
         most = min(params.max_tokens or room, room)
         seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
-        words = self.tokenizer
+        words, bad = self.tokenizer, bad_words(self.tokenizer, params.bad_strings)
+        stops = [self._stop_check(params, most) for _ in range(params.n)]
         return [
-            Answer(next(self._numbers), request, index, seed, self._stop_check(params, most), most, tokenizer=words)
-            for index in range(params.n)
+            Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
+            for index, stop in enumerate(stops)
         ]
+
+    def _tell_cut(self, asked: int, prompt_len: int, limit: int) -> None:
+        """Once: what holds for one prompt mostly holds for the next."""
+        if not self._told_cut:
+            self._told_cut = True
+            LOG.warning(
+                "max_tokens=%d is cut to %d: a prompt of %d tokens leaves no more of the %d that this model takes",
+                asked, limit - prompt_len, prompt_len, limit,
+            )  # fmt: skip
 
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
         words = Detokenizer(self.tokenizer, params.skip_special_tokens)
@@ -309,11 +332,7 @@ class LLM:
         self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
-        if plan.disk_pages and self._offload_dir is None:
-            raise UsageError(
-                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
-                "for them with --offload-dir"
-            )
+        self._check_disk(plan)
         self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
@@ -321,6 +340,16 @@ class LLM:
         self._measurements = Measurements(self._engine, self._on_progress, self._foresight)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
+
+    def _check_disk(self, plan: Plan) -> None:
+        """Whether what a plan puts on disk has a place there. Raises UsageError and StorageError."""
+        if plan.disk_pages and self._offload_dir is None:
+            raise UsageError(
+                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
+                "for them with --offload-dir"
+            )
+        if self.opened.made is not None:
+            self.opened.made.check(self.opened.groups, plan)
 
     def _suits(self, workload: Workload) -> bool:
         """Whether the present plan holds the work: the longest sequence fits, and the block is not far too small."""

@@ -16,6 +16,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
 from windlass.memory.made_weights import MadeWeights
+from windlass.memory.page_file import free_bytes
 from windlass.units import MIB, format_bytes
 
 # What a filesystem keeps for itself beside the files.
@@ -51,21 +52,33 @@ class MadeModel:
             lines.append(f"files    {format_bytes(nbytes)} written to {self.folder} and removed at the end")
         return lines
 
-    def store(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
-        """Writes what `plan` leaves on disk and removes what it does not. Raises UsageError and StorageError."""
+    def check(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
+        """Whether what `plan` leaves on disk may be written and has room. Raises UsageError and StorageError."""
         wanted = _on_disk(groups, plan)
-        if not wanted:
-            self.remove()
-            return
-        if self._offload_dir is None:
+        if wanted and self._offload_dir is None:
             raise UsageError(
                 f"{format_bytes(self._nbytes(wanted))} of the weights of {self.shape.name} do not fit in memory and "
                 "would stream from disk; name a folder on a fast disk with --offload-dir, or raise --host-memory"
             )
         self._refuse_without_room(wanted - self._stored)
-        self.folder.mkdir(exist_ok=True)
+
+    def store(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
+        """Writes what `plan` leaves on disk and removes what it does not. Raises UsageError and StorageError."""
+        self._stored = {file for file in self._stored if Path(file).is_file()}
+        self.check(groups, plan)
+        wanted = _on_disk(groups, plan)
+        if not wanted:
+            self.remove()
+            return
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"{self.folder} cannot be made: {error.strerror}; make --offload-dir {self._offload_dir} again and "
+                "allow it to be written, or name another one"
+            ) from error
         for file in sorted(self._stored - wanted):
-            Path(file).unlink()
+            Path(file).unlink(missing_ok=True)
             self._stored.remove(file)
         for file in sorted(wanted - self._stored):
             self.weights.write(file)
@@ -77,7 +90,7 @@ class MadeModel:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _refuse_without_room(self, files: set[str]) -> None:
-        needed, free = self._nbytes(files), shutil.disk_usage(self.folder.parent).free
+        needed, free = self._nbytes(files), free_bytes(self.folder.parent)
         if needed and needed + _MARGIN > free:
             raise StorageError(
                 f"{self.shape.name} streams {format_bytes(needed)} from files that would be written to "

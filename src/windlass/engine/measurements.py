@@ -15,7 +15,7 @@ from windlass.facts.run_report import RunReport
 from windlass.facts.work_done import WorkDone, together
 from windlass.memory.process_memory import peak_resident_bytes, resident_bytes
 
-# Progress is told at most this often (seconds), so that a fast model does not drown in events.
+# Progress is told at most this often (seconds), so that a fast model does not drown in events; ends of phases always.
 INTERVAL = 0.2
 
 OnProgress = Callable[[Progress], None]
@@ -36,6 +36,7 @@ class Measurements:
         self._lanes_before = dict.fromkeys(LANES, 0.0)
         self._sequences = 0
         self._phase, self._phase_done = "prefill", 0
+        self._told_done = 0
         self._phase_start = self._pass_start = self._told = time.perf_counter()
         self._phase_bytes = 0
         self._read = self._drawn = self._slices_done = 0
@@ -73,9 +74,15 @@ class Measurements:
 
     def begin_phase(self, phase: str, total: int, sequences: int) -> None:
         """A phase over a block of `sequences` begins, with at most `total` tokens to come."""
-        self._phase, self._phase_done = phase, 0
+        self._phase, self._phase_done, self._told_done = phase, 0, 0
         self._totals[phase], self._sequences = total, sequences
         self._phase_start, self._phase_bytes = time.perf_counter(), self.engine.reader.bytes_read
+
+    def end_phase(self) -> None:
+        """The phase is over: what it came to is told, however short it was and however early answers ended."""
+        self._totals[self._phase] = self._phase_done
+        if self.on_progress is not None and self._told_done < self._phase_done:
+            self._tell_now(self.on_progress, time.perf_counter())
 
     def begin_pass(self, read: int, drawn: int) -> None:
         """A pass begins that will read `read` tokens and draw from the logits of `drawn` of them."""
@@ -118,11 +125,14 @@ class Measurements:
         now = time.perf_counter()
         if self.on_progress is None or now - self._told < INTERVAL:
             return
-        self._told = now
+        self._tell_now(self.on_progress, now)
+
+    def _tell_now(self, on_progress: OnProgress, now: float) -> None:
         seconds, done = now - self._phase_start, self._done
+        self._told, self._told_done = now, int(done)
         rate = done / seconds if seconds else 0.0
         left = (self._totals[self._phase] - done) / rate if rate else 0.0
-        self.on_progress(
+        on_progress(
             Progress(
                 phase=self._phase,
                 done=int(done),

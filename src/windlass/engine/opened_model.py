@@ -138,7 +138,7 @@ def open_model(
         renamed=renaming.destination,
         stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
-    facts = description.facts
+    facts, tokenizer = description.facts, Tokenizer.load(folder)
     return OpenedModel(
         folder=folder,
         facts=facts,
@@ -150,8 +150,8 @@ def open_model(
         parameters=renaming.map(description.parameters),
         groups=facts.groups,
         slots=slots_by_source(lifted, facts.groups),
-        tokenizer=Tokenizer.load(folder),
-        defaults=read_generation_defaults(folder, files.config.to_dict()),
+        tokenizer=tokenizer,
+        defaults=read_generation_defaults(folder, files.config.to_dict(), tokenizer.eos_token_ids),
         rows_held=rehearsal.rows_held(),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,

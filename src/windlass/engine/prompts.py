@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from windlass.errors import RequestError, UsageError
+from windlass.facts.plain_number import plain_whole
 from windlass.facts.request import Request
 from windlass.facts.sampling_params import SamplingParams
 from windlass.model.tokenizer import AnyTokenizer
@@ -88,7 +89,7 @@ def _read_prompt(prompt: Any, tokenizer: AnyTokenizer) -> tuple[str | None, tupl
             raise UsageError(
                 f"prompt_token_ids must be a list of whole numbers from 0, got {_described(ids)}; write it as [1, 2, 3]"
             )
-        return None, tuple(ids)
+        return None, tuple(map(_plain_id, ids))
     text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
     if not isinstance(text, str):
         raise UsageError(f"{A_PROMPT}, got {_described(prompt)}")
@@ -99,6 +100,12 @@ def _read_prompt(prompt: Any, tokenizer: AnyTokenizer) -> tuple[str | None, tupl
             f"the prompt {text[:40]!r} holds {text[error.start]!r} at {error.start}, half of a character; take it out"
         ) from None
     return text, tuple(tokenizer.encode(text))
+
+
+def _plain_id(value: Any) -> Any:
+    """numpy's numbers as Python's; what is none stays as it is, for Request to refuse."""
+    number = plain_whole(value)
+    return value if number is None else number
 
 
 def _check_message(place: int, message: Any) -> None:

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from windlass.errors import ModelError
+from windlass.engine.logit_changes import Floats, LogitChanges
+from windlass.errors import ModelError, RequestError
 from windlass.facts.completion import Logprob
 from windlass.facts.sampling_params import SamplingParams
-
-Floats = NDArray[np.float32]
 
 # The few tokens above this share of the likeliest one's weight usually settle top-k and top-p; if not, all are taken.
 HEAD_WEIGHT = np.float32(2.0**-10)
@@ -32,7 +31,8 @@ CDF_BLOCK = 512
 class SamplerRow:
     """How to draw for one row. `seed` is the request's, `sample_index` counts its n answers, `step` its new tokens.
 
-    `banned` are ids that may not come now: end and stop ids while min_tokens is not reached.
+    `banned` are ids that may not come now: end and stop ids while min_tokens is not reached, ends of bad words.
+    `changes` are what the request asks to change in its logits, if anything.
     """
 
     params: SamplingParams
@@ -40,6 +40,12 @@ class SamplerRow:
     sample_index: int = 0
     step: int = 0
     banned: tuple[int, ...] = ()
+    changes: LogitChanges | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the likeliest token is what the logits say."""
+        return not self.banned and self.changes is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,12 @@ class SampledToken:
 def sample(logits: torch.Tensor, rows: Sequence[SamplerRow]) -> list[SampledToken]:
     """logits (R, V), any float dtype and device, left unchanged; a SamplerRow each -> a SampledToken each.
 
-    Filters come in vLLM's order: bans, temperature, min_p, top_k (ties of the k-th stay), top_p (the fewest tokens
-    whose probability reaches it; of equal ones the lower id first). Raises ModelError where logits are not finite.
+    Filters come in vLLM's order: what the request changes and bans, temperature, min_p, top_k (ties of the k-th stay),
+    top_p (the fewest tokens whose probability reaches it; of equal ones the lower id first). Raises ModelError where
+    logits are not finite, RequestError where bans leave nothing to draw.
     """
     assert logits.shape[0] == len(rows), f"{logits.shape[0]} rows of logits for {len(rows)} sequences"
-    if all(row.params.is_greedy and row.params.logprobs is None and not row.banned for row in rows):
+    if all(row.params.is_greedy and row.params.logprobs is None and row.is_plain for row in rows):
         return [SampledToken(token_id) for token_id in _argmax_rows(logits)]
     sampled = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -90,12 +97,13 @@ def _argmax_rows(logits: torch.Tensor) -> list[int]:
 
 
 def _sample_row(raw: Floats, row: SamplerRow, index: int) -> SampledToken:
-    logits = raw
-    if row.banned:
-        logits = raw.copy()
-        logits[[token_id for token_id in row.banned if token_id < logits.size]] = -np.inf
+    _check_finite(float(raw.max()), index)
+    logits = raw if row.is_plain else _changed(raw, row)
     token_id = int(logits.argmax())
-    _check_finite(float(logits[token_id]), index)
+    if logits[token_id] == -np.inf:
+        raise RequestError(
+            f"allowed_token_ids, bad_words and min_tokens leave no token for step {row.step} of an answer; allow more"
+        )
     if not row.params.is_greedy:
         weights = candidate_weights(logits, row.params)
         token_id = _invert(weights, uniform_draw(row.seed, row.sample_index, row.step))
@@ -103,6 +111,13 @@ def _sample_row(raw: Floats, row: SamplerRow, index: int) -> SampledToken:
         return SampledToken(token_id)
     top = _top_logprobs(raw, token_id, row.params.logprobs)
     return SampledToken(token_id, top[token_id].logprob, top)
+
+
+def _changed(raw: Floats, row: SamplerRow) -> Floats:
+    """raw (V,), left as it is -> logits (V,) with the row's changes and bans."""
+    logits = raw.copy() if row.changes is None else row.changes.applied(raw)
+    logits[[token_id for token_id in row.banned if token_id < logits.size]] = -np.inf
+    return logits
 
 
 def _check_finite(best: float, index: int) -> None:

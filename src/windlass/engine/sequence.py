@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from windlass.engine.logit_changes import LogitChanges
 from windlass.engine.row import RowSpan
 from windlass.engine.sampler import SampledToken, SamplerRow
 from windlass.engine.stopping import StopCheck
@@ -15,7 +16,7 @@ from windlass.model.tokenizer import AnyTokenizer
 class Sequence:
     """One of the `n` answers to a request. `cached` counts the tokens whose keys and values are stored.
 
-    With a `tokenizer` the candidates of logprobs are given their text.
+    With a `tokenizer` the candidates of logprobs are given their text. `bad_words` are runs of ids that may not come.
     """
 
     number: int
@@ -30,6 +31,12 @@ class Sequence:
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     cumulative_logprob: float = 0.0
     tokenizer: AnyTokenizer | None = None
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    changes: LogitChanges | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.request.sampling_params.changes_logits:
+            self.changes = LogitChanges(self.request.sampling_params, self.request.prompt_token_ids)
 
     @property
     def length(self) -> int:
@@ -77,13 +84,20 @@ class Sequence:
 
     def sampler_row(self) -> SamplerRow:
         """How the next token is drawn."""
-        return SamplerRow(
-            self.request.sampling_params, self.seed, self.sample_index, len(self.token_ids), self.stop.banned_token_ids
-        )
+        banned = self.stop.banned_token_ids + self._ends_of_bad_words()
+        step = len(self.token_ids)
+        return SamplerRow(self.request.sampling_params, self.seed, self.sample_index, step, banned, self.changes)
+
+    def _ends_of_bad_words(self) -> tuple[int, ...]:
+        """Ids that would complete a bad word, all of it within the answer."""
+        said = self.token_ids
+        return tuple(word[-1] for word in self.bad_words if len(word) == 1 or said[-len(word) + 1 :] == list(word[:-1]))
 
     def take(self, token: SampledToken) -> None:
         """Adds a drawn token."""
         self.token_ids.append(token.token_id)
+        if self.changes is not None:
+            self.changes.take(token.token_id)
         if token.top_logprobs is not None:
             self.logprobs.append(self._with_text(token.top_logprobs))
             self.cumulative_logprob += token.logprob or 0.0

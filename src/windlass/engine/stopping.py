@@ -24,7 +24,8 @@ class StopCheck:
     """Follows one growing answer: `take` each new id until it returns a Finish; `text` is what may be shown.
 
     end_token_ids: the model's end ids. max_tokens: most new tokens, the request's and the model's limit taken
-    together. detokenizer: a fresh one. Raises UsageError for stop strings where the model has no tokenizer.
+    together. detokenizer: a fresh one. Raises UsageError for stop strings where the model has no tokenizer,
+    and where min_tokens leaves nothing of the allowed ids.
 
     Stop strings are looked for in what tokens after the first min_tokens add; of several the one that is complete
     first wins, and of those the longest. The id that ends an answer adds no text unless the stop is to be included.
@@ -45,6 +46,11 @@ class StopCheck:
             )
         self._end_ids = frozenset() if params.ignore_eos else frozenset(end_token_ids)
         self._stop_ids = frozenset(params.stop_ids)
+        if params.min_tokens and params.allowed_ids and self._end_ids | self._stop_ids >= set(params.allowed_ids):
+            raise UsageError(
+                f"allowed_token_ids holds only ids that end an answer, and min_tokens={params.min_tokens} bans these; "
+                "allow more, or set min_tokens=0"
+            )
         self._max_tokens = max_tokens
         self._detokenizer = detokenizer
         self._longest = max(map(len, self._stops), default=0)

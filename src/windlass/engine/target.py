@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from windlass.errors import DeviceError, UsageError
+from windlass.facts.choices import DEVICES, check_device
 from windlass.facts.plan import Plan
 from windlass.facts.simulated_device import SimulatedDevice, parse_simulated_device
 from windlass.memory.accelerator import Accelerator
 from windlass.memory.cuda_accelerator import CudaAccelerator
 from windlass.memory.simulated_accelerator import SimulatedAccelerator
-
-NAMES = "auto, cpu, cuda, cuda:0 or sim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +48,10 @@ def choose_target(asked: str, gpu_memory: int | None) -> Target:
     """ "auto" is the first CUDA device, if there is one, else the CPU. Raises DeviceError and UsageError."""
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = asked.split(":")[0]
-    if kind == "sim":
-        if gpu_memory is None:
-            raise UsageError("a simulated device has no memory until it is given some; use --gpu-memory 4GiB")
+    check_device(asked, gpu_memory is not None)
+    if asked.split(":")[0] == "sim":
         return Target(torch.device("cpu"), parse_simulated_device(asked))
-    if asked != "cpu" and kind != "cuda":
-        raise UsageError(f"device {asked!r} is not known; use {NAMES}")
-    if asked == "cpu":
-        if gpu_memory is not None:
-            raise UsageError("--gpu-memory has no effect on the CPU; leave it out, or use --device cuda")
-        return HOST
-    return Target(_cuda(asked))
+    return HOST if asked == "cpu" else Target(_cuda(asked))
 
 
 def accelerator_for(target: Target, plan: Plan) -> Accelerator | None:
@@ -80,7 +71,7 @@ def _cuda(asked: str) -> torch.device:
     try:
         device = torch.device(asked)
     except RuntimeError as error:
-        raise UsageError(f"device {asked!r} is not known; use {NAMES}") from error
+        raise UsageError(f"device {asked!r} is not known; use {DEVICES}") from error
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise DeviceError(f"{asked} was asked for, this machine has {torch.cuda.device_count()} CUDA device(s)")
     return torch.device("cuda", device.index or 0)

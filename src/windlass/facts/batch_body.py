@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass.errors import RequestError, UsageError
-from windlass.facts.json_value import read_boolean, read_ids, read_number, read_text, read_texts, read_whole
+from windlass.facts.json_value import (
+    read_boolean,
+    read_ids,
+    read_number,
+    read_object,
+    read_text,
+    read_texts,
+    read_whole,
+)
 from windlass.facts.sampling_params import SamplingParams
 
 MAX_CHOICES = 128  # OpenAI's own limit on n
@@ -153,14 +161,22 @@ _SAMPLING: Mapping[str, tuple[str, Callable[[str, object], object]]] = {
     "ignore_eos": ("ignore_eos", read_boolean),
     "skip_special_tokens": ("skip_special_tokens", read_boolean),
     "include_stop_str_in_output": ("include_stop_str_in_output", read_boolean),
+    "repetition_penalty": ("repetition_penalty", read_number),
+    "presence_penalty": ("presence_penalty", read_number),
+    "frequency_penalty": ("frequency_penalty", read_number),
+    "logit_bias": ("logit_bias", read_object),
+    "allowed_token_ids": ("allowed_token_ids", read_ids),
+    "bad_words": ("bad_words", read_texts),
 }
 
 # Fields that cannot be honoured, with the values at which they ask for nothing.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "logit_bias": ({},),
+    "prompt_logprobs": (),
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "early_stopping": (False,),
+    "spaces_between_special_tokens": (True,),
+    "truncate_prompt_tokens": (),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),

@@ -9,6 +9,9 @@ from windlass.facts.plan import Plan
 from windlass.facts.run_report import RunReport
 from windlass.units import format_seconds
 
+# A round's prompts are made before it begins.
+MOST_PROMPTS = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkWork:
@@ -25,6 +28,10 @@ class BenchmarkWork:
             value = self.__getattribute__(name)
             if value < 1:
                 raise UsageError(f"{name} must be 1 or more, got {value}")
+        if self.num_prompts > MOST_PROMPTS:
+            raise UsageError(
+                f"num_prompts is {self.num_prompts}, and a round holds at most {MOST_PROMPTS}; use more --rounds"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ def read_number(name: str, value: object) -> float:
     return float(value)
 
 
+def read_object(name: str, value: object) -> dict[str, object]:
+    """An object; what it holds is checked by whom it is for."""
+    if not isinstance(value, dict):
+        raise RequestError(f"{name} must be an object, got {value!r:.60}")
+    return value
+
+
 def read_boolean(name: str, value: object) -> bool:
     """true or false."""
     if not isinstance(value, bool):

@@ -1,6 +1,6 @@
 """The number types of checkpoints and computation by name, so that sizes are known without torch."""
 
-from windlass.errors import UsageError
+from windlass.facts.choices import DTYPES, check_dtype
 
 # safetensors' name -> torch's. What is missing here (F6_E2M3, F6_E3M2) no torch can hold.
 TORCH_NAMES = {
@@ -16,7 +16,6 @@ ITEM_BYTES = {
     "float32": 4, "bfloat16": 2, "float16": 2, "float64": 8, "bool": 1,
     "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8, "complex64": 8,
 }  # fmt: skip
-COMPUTED_IN = ("float32", "bfloat16", "float16")
 
 
 def computed_in(asked: str, stored: str) -> str:
@@ -26,9 +25,8 @@ def computed_in(asked: str, stored: str) -> str:
     """
     if asked == "auto":
         own = TORCH_NAMES.get(stored, "")
-        return own if own in COMPUTED_IN else "float32"
-    if asked not in COMPUTED_IN:
-        raise UsageError(f"dtype {asked!r} is not known; choose one of auto, {', '.join(COMPUTED_IN)}")
+        return own if own in DTYPES else "float32"
+    check_dtype(asked)
     return asked
 
 

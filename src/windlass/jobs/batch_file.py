@@ -18,11 +18,15 @@ from windlass.jobs.answer_file import AnswerFile
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A good row as the engine takes it: token ids, and the row's own parameters over the defaults."""
+    """A good row as the engine takes it: token ids, and the row's own parameters over the defaults.
+
+    `cut`: the defaults asked for a longer answer than the model has room for.
+    """
 
     row: BatchRow
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
+    cut: bool = False
 
 
 Asked = Question | BadRow
@@ -31,6 +35,11 @@ Asked = Question | BadRow
 def questions(llm: LLM, rows: Sequence[BatchRow | BadRow], defaults: SamplingParams) -> list[Asked]:
     """The rows ready for the engine; one that this model cannot answer becomes a bad row that says why."""
     return [_question(llm, row, defaults) if isinstance(row, BatchRow) else row for row in rows]
+
+
+def cut_short(asked: Sequence[Asked]) -> int:
+    """How many answers may not become as long as the defaults wanted, since the model has no room for it."""
+    return sum(item.cut for item in asked if isinstance(item, Question))
 
 
 def workload(asked: Sequence[Asked], max_model_len: int) -> Workload | None:
@@ -69,8 +78,11 @@ def _question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
         tokens = _prompt_token_ids(llm, row)
         sampling: dict[str, Any] = dict(row.body.sampling)  # checked when the row was read
         params = replace(defaults, **sampling)
-        _check_length(llm.opened.facts.max_model_len, len(tokens), row.body.sampling.get("max_tokens", 1))
-        return Question(row, tokens, params)
+        llm.check(params)
+        limit = llm.opened.facts.max_model_len
+        _check_length(limit, len(tokens), row.body.sampling.get("max_tokens", 1))
+        cut = params.max_tokens is not None and len(tokens) + params.max_tokens > limit
+        return Question(row, tokens, replace(params, max_tokens=limit - len(tokens)) if cut else params, cut)
     except UsageError as error:
         return BadRow(row.line, row.custom_id, str(error))
 

@@ -1,7 +1,7 @@
 """Measures a model on prompts of random tokens, so that two machines or two settings are asked the same work."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from windlass.engine.llm import LLM
 from windlass.errors import UsageError
@@ -19,7 +19,8 @@ Say = Callable[[Sequence[str]], None]
 def prepare(llm: LLM, work: BenchmarkWork, policy: FlexGenPolicy | None = None, say: Say | None = None) -> Plan:
     """Loads the model for the work, so that no round pays for it; `policy` places and cuts it by hand.
 
-    The plan is told to `say` before anything is loaded or written. Raises UsageError where the work is too long.
+    The plan is told to `say` once it is known to be possible, before anything is loaded or written. Raises UsageError
+    where the work is too long, and what LLM.plan_for and LLM.adopt raise.
     """
     limit = llm.opened.facts.max_model_len
     if work.prompt_len + work.gen_len > limit:
@@ -31,9 +32,9 @@ def prepare(llm: LLM, work: BenchmarkWork, policy: FlexGenPolicy | None = None, 
     plan = llm.plan_for(workload)
     if policy is not None:
         plan = translate(llm.opened.facts, plan, policy)
+    llm.adopt(plan)
     if say is not None:
         say(_lines(llm, plan, policy))
-    llm.adopt(plan)
     return llm.prepare(workload)
 
 
@@ -57,13 +58,13 @@ def benchmark(llm: LLM, model: str, work: BenchmarkWork) -> BenchmarkResult:
     return BenchmarkResult(model, work, llm.plan, tuple(rounds), llm.report)
 
 
-def _prompts(work: BenchmarkWork, vocab_size: int) -> list[list[dict[str, list[int]]]]:
+def _prompts(work: BenchmarkWork, vocab_size: int) -> Iterator[list[dict[str, list[int]]]]:
     """The prompts of each round, the same for the same seed; no two rounds share one."""
     draw = random.Random(work.seed)
-    return [
-        [{"prompt_token_ids": draw.choices(range(vocab_size), k=work.prompt_len)} for _ in range(work.num_prompts)]
-        for _ in range(work.rounds)
-    ]
+    for _ in range(work.rounds):
+        yield [
+            {"prompt_token_ids": draw.choices(range(vocab_size), k=work.prompt_len)} for _ in range(work.num_prompts)
+        ]
 
 
 def _round(before: RunReport, after: RunReport) -> BenchmarkRound:

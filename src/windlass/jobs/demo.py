@@ -82,8 +82,10 @@ def _bench_lines(measured: Mapping[str, Any], link: float) -> list[str]:
         f"decode   {measured['decode_rate']:.2f} tok/s over {measured['num_prompts']} sequences",
     ]
     lines += _limits(measured, "disk_bytes", "from the disk", "its measured", measured["disk_limit"])
+    lines += _gap(measured, "disk", "disk_bytes", measured["disk_limit"])
     if measured["plan"]["host"]:
         lines += _limits(measured, "streamed_bytes", "over the link", "its", link)
+        lines += _gap(measured, "upload", "streamed_bytes", link)
         busy = ", ".join(f"{lane} {seconds:.2f} s" for lane, seconds in measured["decode_lanes"].items())
         lines.append(f"lanes    busy in {format_seconds(measured['decode_seconds'])} of decode: {busy}")
     return [*lines, f"bound by {measured['bound_by']}"]
@@ -99,6 +101,22 @@ def _limits(measured: Mapping[str, Any], what: str, where: str, whose: str, rate
         limit = nbytes / rate
         line += f", which at {whose} {format_rate(rate)} takes {format_seconds(limit)}: {a_pass / limit:.2f} times"
     return [line]
+
+
+def _gap(measured: Mapping[str, Any], lane: str, what: str, rate: float) -> list[str]:
+    """What makes the difference between a pass and what `lane` alone would take at `rate` (bytes/s; 0.0: not known)."""
+    a_pass, nbytes, passes = measured["seconds_per_pass"], measured["plan"][what], measured["decode_passes"]
+    if not (nbytes and rate and passes):
+        return []
+    busy = {name: min(a_pass, seconds / passes) for name, seconds in measured["decode_lanes"].items()}
+    slower, idle = busy[lane] - nbytes / rate, a_pass - busy[lane]
+    pace = "slower" if slower >= 0 else "faster"
+    where = {"disk": "the disk", "upload": "the link"}[lane]
+    return [
+        f"gap      {format_seconds(abs(slower))} as {where} was {pace} than that rate in these passes, "
+        f"{format_seconds(idle)} as it stood still for others: compute was busy for {format_seconds(busy['compute'])} "
+        "of a pass"
+    ]
 
 
 def _compare(windlass: Windlass, folder: Path, budget: int, say: Say) -> list[TokenComparison]:

@@ -238,11 +238,21 @@ def _read_on(source: _Source, chunk: _Chunk, done: int) -> int:
     return done + got
 
 
+_GONE = "it was there when the model was opened: put it back where it was, or mount its disk, and ask again"
+# What to do about a file that cannot be read; for any other reason the disk is to blame.
+_STEPS = {
+    errno.ENOENT: _GONE,
+    errno.ENOTDIR: _GONE,
+    errno.ESTALE: _GONE,
+    errno.EACCES: "allow it to be read (chmod u+r the file, u+x its folder) and ask again",
+    errno.EPERM: "allow it to be read (chmod u+r the file, u+x its folder) and ask again",
+    errno.EMFILE: "too many files are open in this process; raise the limit (ulimit -n) and ask again",
+}
+
+
 def _unreadable(file: str, offset: int, error: OSError) -> StorageError:
-    return StorageError(
-        f"{file} cannot be read at byte {offset:,}: {error.strerror}; "
-        f"check the path, its permissions and the disk's health (dmesg), or copy the file to another disk"
-    )
+    step = _STEPS.get(error.errno or 0, "check the disk's health (dmesg), or copy the file to another disk")
+    return StorageError(f"{file} cannot be read at byte {offset:,}: {error.strerror}; {step}")
 
 
 def _cut_short(chunk: _Chunk, done: int) -> StorageError:

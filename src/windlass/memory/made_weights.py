@@ -67,7 +67,8 @@ class MadeWeights:
                     os.posix_fadvise(target.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             raise StorageError(
-                f"{file} cannot be written: {error.strerror}; free some space, or name another --offload-dir"
+                f"{file} cannot be written: {error.strerror}; free some space, allow its folder to be written, "
+                "or name another --offload-dir"
             ) from error
 
     def _block_of(self, fact: TensorFact) -> tuple[torch.Tensor, int]:

@@ -115,10 +115,21 @@ class PageFile:
             self.bytes_written += done
 
 
+def free_bytes(folder: Path) -> int:
+    """What the disk of a folder for offloading has left. Raises StorageError for one that is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StorageError(
+            f"--offload-dir {folder} can no longer be used: {error.strerror}; make it again or mount its disk, or name "
+            "another one"
+        ) from error
+
+
 def _check_room(folder: Path, nbytes: int) -> None:
     if not folder.is_dir():
         raise StorageError(f"--offload-dir {folder} is not a folder; make it, or name another one")
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(folder)
     if free < nbytes:
         raise StorageError(
             f"{folder} has {format_bytes(free)} free and {format_bytes(nbytes)} of keys and values are to go there: "

@@ -2,17 +2,17 @@
 
 import torch
 
+from windlass.facts.choices import DTYPES
 from windlass.facts.number_types import computed_in
 
-COMPUTE_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+COMPUTE_DTYPES: dict[str, torch.dtype] = {name: vars(torch)[name] for name in DTYPES}
 
 
 def compute_dtype(asked: str, checkpoint: str) -> torch.dtype:
-    """`asked` is "auto" or a name; "auto" follows `checkpoint`, the safetensors dtype of its weights."""
+    """`asked` is "auto" or a name; "auto" follows `checkpoint`, the safetensors dtype of its weights.
+
+    Raises UsageError.
+    """
     return COMPUTE_DTYPES[computed_in(asked, checkpoint)]
 
 

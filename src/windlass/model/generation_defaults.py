@@ -15,17 +15,22 @@ from windlass.facts.sampling_params import SamplingParams
 FILE = "generation_config.json"
 # Settings that change tokens in transformers, with the value that does nothing.
 _UNHEEDED = {
-    "repetition_penalty": 1.0, "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1,
+    "encoder_repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "num_beams": 1,
     "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "bad_words_ids": None, "suppress_tokens": None,
     "begin_suppress_tokens": None, "forced_bos_token_id": None, "forced_eos_token_id": None, "sequence_bias": None,
     "guidance_scale": 1.0, "length_penalty": 1.0, "penalty_alpha": 0.0,
 }  # fmt: skip
 
 
-def read_generation_defaults(folder: str | Path, config: Mapping[str, Any]) -> GenerationDefaults:
+def read_generation_defaults(
+    folder: str | Path, config: Mapping[str, Any], tokenizers_ends: tuple[int, ...] = ()
+) -> GenerationDefaults:
     """generation_config.json of the folder before `config` (config.json as a mapping) before its text_config.
 
-    Sampling follows transformers: greedy unless `do_sample` is true, and then only what the file names is set.
+    Where none of them names an end id, those of the tokenizer are taken.
+
+    Sampling follows transformers: greedy unless `do_sample` is true, and then only what the file names is set; a
+    penalty for repetition counts either way.
     Raises CheckpointError for a file that is no JSON object or holds a value that makes no sense.
     """
     path = Path(folder) / FILE
@@ -33,7 +38,7 @@ def read_generation_defaults(folder: str | Path, config: Mapping[str, Any]) -> G
     nested = config.get("text_config")
     sources = (said, config, nested if isinstance(nested, Mapping) else {})
     return GenerationDefaults(
-        eos_token_ids=_ids("eos_token_id", sources, path),
+        eos_token_ids=_ids("eos_token_id", sources, path) or tokenizers_ends,
         bos_token_id=next(iter(_ids("bos_token_id", sources, path)), None),
         sampling_params=_sampling_params(said, path),
         unheeded=tuple(
@@ -65,7 +70,7 @@ def _ids(name: str, sources: tuple[Mapping[str, Any], ...], path: Path) -> tuple
 
 
 def _sampling_params(said: Mapping[str, Any], path: Path) -> SamplingParams:
-    names = {"max_new_tokens": "max_tokens"}
+    names = {"max_new_tokens": "max_tokens", "repetition_penalty": "repetition_penalty"}
     if said.get("do_sample"):
         names |= {name: name for name in ("temperature", "top_k", "top_p", "min_p")}
     chosen = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs) is not None}

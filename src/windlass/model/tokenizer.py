@@ -86,6 +86,11 @@ class Tokenizer:
             return ids[1:]
         return ids
 
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of the text alone, no special tokens added."""
+        ids: list[int] = self._inner(text, add_special_tokens=False, verbose=False).input_ids
+        return ids
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of the ids, as transformers gives it. Ids that the tokenizer does not know are nothing."""
         return str(self._inner.decode(list(ids), skip_special_tokens=skip_special_tokens))
@@ -110,8 +115,7 @@ class Tokenizer:
                 f"the model's chat template refuses these {len(messages)} messages: {_first_line(error)}"
             ) from error
         # The template has written every special token itself, begin-of-sequence included.
-        ids: list[int] = self._inner(text, add_special_tokens=False, verbose=False).input_ids
-        return ids
+        return self.encode_plain(text)
 
     def is_silent(self, token_id: int, skip_special_tokens: bool) -> bool:
         """Whether the id never shows: unknown to the tokenizer, or special and to be skipped."""
@@ -155,6 +159,10 @@ class NoTokenizer:
         self._folder = folder
 
     def encode(self, text: str) -> list[int]:
+        """Raises UsageError: there is nothing to encode with."""
+        raise self._refusal()
+
+    def encode_plain(self, text: str) -> list[int]:
         """Raises UsageError: there is nothing to encode with."""
         raise self._refusal()
 

@@ -1,4 +1,4 @@
-"""FlexGen's policy made a plan, and said flag by flag: what each became here, and which have no choice to make."""
+"""FlexGen's policy made a plan, and said flag by flag: what each that was given became here."""
 
 from dataclasses import replace
 
@@ -18,23 +18,27 @@ def translate(model: ModelFacts, plan: Plan, policy: FlexGenPolicy) -> Plan:
 
 
 def explain(policy: FlexGenPolicy, model: ModelFacts, plan: Plan) -> list[str]:
-    """One line for every flag of FlexGen's, given `plan` as translated."""
-    return [
+    """A line for every flag that was given, and for the batches, which have a size anyway; `plan` is as translated."""
+    lines = [
         *_placement_lines(policy, model, plan),
         f"--gpu-batch-size {policy.gpu_batch_size}: a layer decodes {policy.gpu_batch_size} sequences at a time; "
         f"prompts are read {plan.micro_batch_tokens} tokens at a time, whosever they are",
         f"--num-gpu-batches {policy.num_gpu_batches}: {_block(policy, plan)}",
-        f"{_switch('cpu-cache-compute', policy.cpu_cache_compute)}: {_attention(plan)}",
-        f"{_switch('sep-layer', policy.sep_layer)}: no effect, tensors are placed one by one, whatever layer they "
-        "belong to",
-        f"{_switch('overlap', policy.overlap)}: always on, whatever is ready moves while the rest computes",
-        "--compress-weight, --compress-cache: off, nothing is quantised",
     ]
+    if policy.cpu_cache_compute:
+        lines += [f"--cpu-cache-compute: {_attention(plan)}"]
+    if policy.sep_layer is not None:
+        flag = "--sep-layer" if policy.sep_layer else "--no-sep-layer"
+        lines += [f"{flag}: no effect, tensors are placed one by one, whatever layer they belong to"]
+    if policy.overlap is not None:
+        flag = "--overlap" if policy.overlap else "--no-overlap"
+        lines += [f"{flag}: always on, whatever is ready moves while the rest computes"]
+    return lines
 
 
 def _placement_lines(policy: FlexGenPolicy, model: ModelFacts, plan: Plan) -> list[str]:
     if policy.percent is None:
-        return ["--percent: not given, so the planner placed every byte"]
+        return []
     sizes = {source.key: source.nbytes for group in model.groups for source in group.sources}
     total = max(1, model.weight_bytes)
     here, there = (sum(sizes[key] for key in kept) / total for kept in (plan.resident, plan.host_resident))
@@ -62,10 +66,6 @@ def _block(policy: FlexGenPolicy, plan: Plan) -> str:
 def _pair(policy: FlexGenPolicy, first: int) -> str:
     assert policy.percent is not None
     return f"{policy.percent[first]} {policy.percent[first + 1]}"
-
-
-def _switch(flag: str, value: bool | None) -> str:
-    return f"--no-{flag}" if value is False and flag != "cpu-cache-compute" else f"--{flag}"
 
 
 def _attention(plan: Plan) -> str:

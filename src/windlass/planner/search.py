@@ -67,7 +67,7 @@ def search(model: ModelFacts, workload: Workload, demands: Demands) -> Plan:
         if block == 1 or demands.block_size:
             spilled = _spill(model, demands, plan)
             if spilled is None:
-                raise BudgetError(_too_small(model, demands, plan, block))
+                raise BudgetError(_too_small(model, workload, demands, plan, block))
             return spilled
         block = max(1, block * 3 // 4)
 
@@ -207,20 +207,17 @@ def _most_rows(model: ModelFacts, demands: Demands, budget: int) -> int:
     return int(budget / 8 / demands.rows_held / model.row_bytes)
 
 
-def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> str:
+def _too_small(model: ModelFacts, workload: Workload, demands: Demands, plan: Plan, block: int) -> str:
     on_host = plan.memory.spare >= 0
     bill = plan.host_bill if on_host else plan.memory
     missing = -bill.spare
     flag = "--host-memory" if on_host else demands.flag
-    changes = [f"{flag} {whole_mib(bill.budget + missing + RUN_TO_RUN)}"]
-    if block > 1:
-        changes.append(f"--block-size {block // 2}")
-    if bill.cache > missing:
-        changes.append("shorter prompts or a smaller --max-tokens")
+    changes = [
+        f"{flag} {whole_mib(bill.budget + missing + RUN_TO_RUN)}",
+        *_smaller_work(model, workload, demands, block),
+    ]
     if not demands.offload and _spill(model, replace(demands, offload=ANY_ROOM), plan) is not None:
         changes.append("--offload-dir with a folder that keys and values may go to")
-    if bill.activations > missing and demands.micro_batch_tokens > 32:
-        changes.append(f"--micro-batch-tokens {demands.micro_batch_tokens // 2}")
     where = "" if plan.host is None else " of host memory" if on_host else f" on {demands.device}"
     return (
         f"{model.name} needs {format_size(bill.budget + missing)}{where} to run with {block} sequence(s) at a time, "
@@ -230,6 +227,30 @@ def _too_small(model: ModelFacts, demands: Demands, plan: Plan, block: int) -> s
         f"{format_size(bill.row + bill.activations + bill.scratch + bill.conversions)} activations); "
         f"use {', or '.join(changes)}"
     )
+
+
+def _smaller_work(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> list[str]:
+    """Changes of the work that have been tried and fit: fewer sequences at a time, or fewer tokens of each."""
+    host = None if demands.host_budget is None else demands.host_budget - RUN_TO_RUN
+    tight = replace(demands, budget=demands.budget - RUN_TO_RUN, host_budget=host)
+    changes = []
+    smaller = block // 2
+    while smaller and not _fits(_with_block(model, workload, tight, smaller)):
+        smaller //= 2
+    if smaller:
+        changes.append(f"--block-size {smaller}")
+    tokens = workload.tokens_per_sequence // 2
+    while tokens and not _fits(_with_block(model, _shortened(workload, tokens), tight, block)):
+        tokens //= 2
+    if tokens:
+        changes.append(f"prompts and --max-tokens that come to {tokens} tokens together")
+    return changes
+
+
+def _shortened(workload: Workload, tokens: int) -> Workload:
+    """Sequences of `tokens` tokens, the answer cut first."""
+    prompt_len = min(workload.prompt_len, tokens)
+    return replace(workload, prompt_len=prompt_len, gen_len=max(1, tokens - prompt_len))
 
 
 def whole_mib(nbytes: int) -> str:

@@ -1,0 +1,32 @@
+"""The public names that load no torch, in one place to be fetched from when they are first asked for."""
+
+from windlass.errors import (
+    BudgetError,
+    CheckpointError,
+    DeviceError,
+    ModelError,
+    ModelNotFound,
+    RequestError,
+    StorageError,
+    UnsupportedModel,
+    UsageError,
+    WindlassError,
+)
+from windlass.facts.completion import CompletionOutput, RequestOutput
+from windlass.facts.sampling_params import SamplingParams
+
+__all__ = [
+    "BudgetError",
+    "CheckpointError",
+    "CompletionOutput",
+    "DeviceError",
+    "ModelError",
+    "ModelNotFound",
+    "RequestError",
+    "RequestOutput",
+    "SamplingParams",
+    "StorageError",
+    "UnsupportedModel",
+    "UsageError",
+    "WindlassError",
+]
