@@ -1,0 +1,206 @@
+"""Measures this machine and one of its disks, once, and keeps what was found: every plan and forecast stands on it."""
+
+import datetime
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+
+from windlass.engine.layer_rates import LayerRates, measure_layers
+from windlass.engine.target import HOST, Target
+from windlass.errors import StorageError
+from windlass.facts.compute_rates import ComputeRates
+from windlass.facts.disk_profile import DiskProfile
+from windlass.facts.machine import Machine
+from windlass.facts.machine_file import write_machine
+from windlass.facts.machine_store import cpu_fields, cpu_name, kept_machine, profile_path
+from windlass.kernels.attention_rates import measure_decode_attention, measure_prefill_attention
+from windlass.memory.device_rates import device_memory, measure_link
+from windlass.memory.disk_sample import SAMPLE_BYTES, disk_sample
+from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
+from windlass.memory.process_memory import available_bytes, limit_malloc, resident_bytes
+from windlass.memory.product_rates import LAYER, ROWS, measure_products, measure_reads
+from windlass.settings import num_threads, usable_cores
+from windlass.units import GIB, MIB, format_bytes
+
+OnProgress = Callable[[str, int, int], None]
+"""Hears what is measured next, how many steps are done and how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured; tests measure little. Sizes in bytes, times in seconds for each point."""
+
+    shapes: tuple[tuple[int, int], ...] = LAYER
+    rows: tuple[int, ...] = ROWS
+    prompts: tuple[int, ...] = (16, 64, 256, 512, 1024, 2048)
+    groups: tuple[int, ...] = (1, 2, 4, 8, 16)
+    cold_bytes: int = 192 * MIB
+    seconds: float = 0.2
+    disk_seconds: float = 4.0
+    sample: int = SAMPLE_BYTES
+    width: int = 2048
+    layer_rows: int = 512
+    passes: int = 6
+
+
+FULL = Effort()
+# Where little memory is free: matrices of half the width are still larger than the caches of such a machine.
+SMALL = replace(FULL, shapes=tuple((out // 2, into // 2) for out, into in LAYER), cold_bytes=96 * MIB)
+ROOM = 3 * GIB
+
+
+def known_machine(
+    folder: Path,
+    fresh: bool = False,
+    on_progress: OnProgress = lambda step, done, total: None,
+    measure: Callable[..., Machine] | None = None,
+) -> Machine:
+    """The profile of this machine and the disk of `folder`: kept from before, or measured now and kept.
+
+    Measuring takes most of a minute. With `fresh` it is done whatever is kept. Raises StorageError for a folder that
+    is missing.
+    """
+    kept = None if fresh else kept_machine(folder)
+    if kept is not None:
+        return kept
+    machine = (measure or measure_machine)(folder, on_progress=on_progress)
+    try:
+        write_machine(profile_path(folder), machine)
+    except OSError:
+        return machine  # a cache that cannot be written costs a measurement next time, nothing else
+    return machine
+
+
+def measure_machine(
+    folder: Path,
+    device: torch.device | None = None,
+    on_progress: OnProgress = lambda step, done, total: None,
+    effort: Effort | None = None,
+) -> Machine:
+    """Measures everything now; `device` is the CUDA device, the first one if there is any. Raises StorageError."""
+    if not folder.is_dir():
+        raise StorageError(f"there is no folder {folder}; name the folder of a model, or one for --offload-dir")
+    if device is None and torch.cuda.is_available():
+        device = torch.device("cuda", 0)
+    process_bytes = resident_bytes()
+    limit_malloc()
+    effort = effort or (FULL if available_bytes() >= ROOM else SMALL)
+    with _threads(num_threads()):
+        steps = _Steps(on_progress, 2 + 5 * len(_dtypes()) * (2 if device else 1))
+        disk, write, sources = _disk(folder, effort, steps)
+        host = _compute(HOST, cpu_name(), psutil.virtual_memory().total, effort, steps)
+        there = None
+        if device is not None:
+            name = torch.cuda.get_device_properties(device).name
+            there = _compute(Target(device), name, device_memory(device), effort, steps)
+    return Machine(
+        name=f"{platform.node() or 'this machine'}: {cpu_name()}, {usable_cores()} cores"
+        + (f", {there.name}" if there else ""),
+        measured=datetime.date.today().isoformat(),
+        cores=usable_cores(),
+        host=host,
+        disk=disk,
+        disk_write=write,
+        process_bytes=process_bytes,
+        device=there,
+        link=measure_link(device) if device is not None else None,
+        sources=sources | _sources(effort, host),
+    )
+
+
+class _Steps:
+    """Counts what has been measured, for whoever waits."""
+
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._on_progress, self._total, self._done = on_progress, total, 0
+
+    def begin(self, step: str) -> None:
+        self._on_progress(step, min(self._done, self._total), self._total)
+        self._done += 1
+
+
+def _disk(folder: Path, effort: Effort, steps: _Steps) -> tuple[DiskProfile, float, dict[str, str]]:
+    """How the disk reads best, bytes/s of writing (0.0 where it may not be written), and what was measured."""
+    steps.begin(f"writing to {folder}")
+    free = shutil.disk_usage(folder).free
+    checkpoint = sum(file.stat().st_size for file in folder.glob("*.safetensors")) >= effort.sample
+    if free < 2 * effort.sample:
+        reason = f"a sample takes {format_bytes(effort.sample)}, and twice that should be free"
+    else:
+        try:
+            with disk_sample(folder, effort.sample) as sample:
+                steps.begin(f"reading from {folder}")
+                disk = measure_disk(folder if checkpoint else sample.file, effort.disk_seconds)
+                what = "the checkpoint there" if checkpoint else f"a sample of {format_bytes(sample.nbytes)}"
+                how = "around" if sample.direct else "through"
+                written = f"{format_bytes(sample.nbytes)} written {how} the page cache to {folder} and flushed"
+                return disk, sample.write_rate, {"disk": f"cold reads of {what} in {folder}", "disk_write": written}
+        except StorageError as error:
+            reason = str(error)
+    steps.begin(f"reading from {folder}")
+    unwritten = {"disk_write": f"not measured: {reason}"}
+    if checkpoint:
+        found = measure_disk(folder, effort.disk_seconds)
+        return found, 0.0, unwritten | {"disk": f"cold reads of the checkpoint in {folder}"}
+    unread = DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, f"not measured: {reason}")
+    return unread, 0.0, unwritten | {"disk": f"not measured: {reason}"}
+
+
+def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Steps) -> ComputeRates:
+    """Everything that one place computes with."""
+    device, dtypes = target.device, _dtypes()
+    steps.begin(f"memory of {name}")
+    memory_rate = measure_reads(device, 256 * MIB if effort is not SMALL else 64 * MIB)
+    matmul, prefill, decode = {}, {}, {}
+    layers: LayerRates | None = None
+    for key, dtype in dtypes.items():
+        steps.begin(f"matrix products of {name} in {key}")
+        matmul[key] = measure_products(dtype, device, effort.shapes, effort.rows, effort.seconds)
+        steps.begin(f"decode attention on {name} in {key}")
+        decode[key] = measure_decode_attention(
+            dtype, device, effort.groups, seconds=effort.seconds, cold_bytes=effort.cold_bytes
+        )
+        steps.begin(f"prefill attention on {name} in {key}")
+        prefill[key] = measure_prefill_attention(dtype, device, effort.prompts, seconds=effort.seconds)
+        if layers is None:
+            steps.begin(f"layers on {name} in {key}")
+            layers = measure_layers(target, dtype, effort.width, effort.layer_rows, effort.passes)
+    assert layers is not None, "no dtype was measured"
+    return ComputeRates(name, memory, memory_rate, matmul, prefill, decode, layers.step_seconds, layers.row_rate)
+
+
+def _dtypes() -> dict[str, torch.dtype]:
+    """What models are computed in; float16 where the processor multiplies it, since elsewhere nobody waits for it."""
+    found = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        found["float16"] = torch.float16
+    return found
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Computes with as many threads as a run does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sources(effort: Effort, host: ComputeRates) -> dict[str, str]:
+    weights = sum(out * into for out, into in effort.shapes)
+    return {
+        "matmul": f"torch {torch.__version__}: one after another, the {len(effort.shapes)} matrices of a layer "
+        f"({weights / 1e6:.0f} million weights)",
+        "attention": "our own kernels on keys and values that come from memory: 16 sequences of 512 tokens; prompts",
+        "layers": f"a decoder layer of width {effort.width} run by the engine, less its products and attention",
+        "memory_rate": "sums over float32",
+        "processor": f"{host.name}; {cpu_fields().get('microcode', 'microcode unknown')}",
+    }
