@@ -19,12 +19,13 @@ from windlass.cli.main import app
 from windlass.engine import made_model
 from windlass.engine.llm import LLM
 from windlass.errors import StorageError, UnsupportedModel, UsageError
+from windlass.facts.made_checkpoint import HEADER_BYTES, made_fact
 from windlass.facts.placement import Placement
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.shape import Shape, shape_named, shapes
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.workload import Workload
-from windlass.memory.made_weights import HEADER_BYTES, MadeWeights, made_fact
+from windlass.memory.made_weights import MadeWeights
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config
 from windlass.planner.by_hand import placed
 from windlass.planner.residency import keep_only

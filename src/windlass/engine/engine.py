@@ -24,10 +24,10 @@ from windlass.memory.disk import DiskReader
 from windlass.memory.host_lane import HostLane
 from windlass.model.assembly import Assembly
 from windlass.model.attention import connect_attention
-from windlass.model.groups import all_slots
 from windlass.model.kvcache import KVCache
 from windlass.model.layer_store import Batch
 from windlass.model.page_table import PageTable
+from windlass.model.slots import all_slots
 from windlass.model.tiered_store import HostSide
 from windlass.units import format_size
 

@@ -1,32 +1,33 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers import __version__ as transformers_version
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
-from windlass.errors import CheckpointError, UnsupportedModel, UsageError
+from windlass.errors import CheckpointError
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.generation_defaults import GenerationDefaults
+from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
+from windlass.facts.quantisation import refuse_quantised
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
+from windlass.model.config_file import read_config
 from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
-from windlass.model.groups import all_slots, expert_parameters, slots_by_source, weight_groups
 from windlass.model.lending import Slot
-from windlass.model.parameter_map import ParameterMap, map_parameters
+from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
 from windlass.model.shrink import FAILURES
+from windlass.model.slots import slots_by_source
+from windlass.model.structure import structure_of
 from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
@@ -63,40 +64,6 @@ class OpenedModel:
         return self.target.device
 
 
-def read_config(folder: Path) -> PreTrainedConfig:
-    """The config of a model folder; code that comes with it is never run.
-
-    Raises CheckpointError for one that is missing or broken, UnsupportedModel for a type that transformers lacks.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json; give the folder of a model, as save_pretrained writes it")
-    model_type = _model_type(path)
-    if model_type not in CONFIG_MAPPING:
-        raise UnsupportedModel(
-            f"{path} is of the type {model_type!r}, which transformers {transformers_version} does not know (code that "
-            f"comes with a model is never run); update transformers, or choose a model of another type"
-        )
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, KeyError, OSError, TypeError, ArithmeticError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path} makes no sense to transformers: {reason}; correct that value, or fetch the file again"
-        ) from error
-
-
-def _model_type(path: Path) -> str:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; fetch the file again") from error
-    model_type = content.get("model_type") if isinstance(content, dict) else None
-    if not isinstance(model_type, str):
-        raise CheckpointError(f"{path} gives no model_type, found {model_type!r}; fetch the config of the model itself")
-    return model_type
-
-
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """What the files of a model folder say of themselves, read and checked: the whole config, and every header."""
@@ -119,7 +86,7 @@ def read_files(folder: Path) -> ModelFiles:
     transformers lacks and for quantised weights.
     """
     config = read_config(folder)
-    refuse_quantised(folder, config)
+    refuse_quantised(folder, config.to_dict())
     return ModelFiles(folder, config, read_checkpoint(folder))
 
 
@@ -137,8 +104,8 @@ def made_files(shape: Shape, dtype: str, offload_dir: Path | None) -> ModelFiles
 
 def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> None:
     """What open_model would find wrong with its arguments, at once. Raises UsageError."""
-    compute_dtype(dtype, _weights_dtype(files.checkpoint))
-    _model_len(files.text_config, max_model_len)
+    compute_dtype(dtype, files.checkpoint.weights_dtype)
+    longest_sequence(known_positions(files.text_config), max_model_len)
 
 
 def open_model(
@@ -149,7 +116,7 @@ def open_model(
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
     folder, config, checkpoint = files.folder, files.text_config, files.checkpoint
-    chosen = compute_dtype(dtype, _weights_dtype(checkpoint))
+    chosen = compute_dtype(dtype, checkpoint.weights_dtype)
     try:
         model = build(config, chosen, target.device)
     except FAILURES as error:
@@ -159,21 +126,19 @@ def open_model(
         ) from error
     seat = Seat()
     lifted = lift(model, seat)
-    parameters = map_parameters(model, checkpoint, expert_parameters(lifted), all_slots(lifted))
-    groups = weight_groups(lifted, parameters)
+    structure = structure_of(lifted, chosen)
+    renaming = Renaming(model, structure.every_parameter())
     rehearsal = Rehearsal(lifted, seat, chosen, target.device)
-    facts = ModelFacts(
-        name=name,
-        model_type=config.model_type,
-        dtype=dtype_name(chosen),
-        itemsize=chosen.itemsize,
-        num_layers=len(lifted.layers),
-        hidden_size=config.hidden_size,
-        vocab_size=config.vocab_size,
-        max_model_len=_model_len(config, max_model_len),
-        groups=groups,
-        cache_shapes=tuple(sorted(rehearsal.cache_shapes().items())),
+    description = describe(
+        name,
+        structure,
+        checkpoint,
+        dtype_name(chosen),
+        max_model_len,
+        renamed=renaming.destination,
+        stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
+    facts = description.facts
     return OpenedModel(
         folder=folder,
         facts=facts,
@@ -182,9 +147,9 @@ def open_model(
         target=target,
         lifted=lifted,
         seat=seat,
-        parameters=parameters,
-        groups=groups,
-        slots=slots_by_source(lifted, groups),
+        parameters=renaming.map(description.parameters),
+        groups=facts.groups,
+        slots=slots_by_source(lifted, facts.groups),
         tokenizer=Tokenizer.load(folder),
         defaults=read_generation_defaults(folder, files.config.to_dict()),
         rows_held=rehearsal.rows_held(),
@@ -193,32 +158,6 @@ def open_model(
         plain_row=rehearsal.plain_row and not rehearsal.narrows_late,
         made=files.made,
     )
-
-
-def refuse_quantised(folder: Path, config: PreTrainedConfig) -> None:
-    """Raises UnsupportedModel for a checkpoint whose weights are stored quantised."""
-    settings = config.to_dict().get("quantization_config")
-    if settings:
-        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
-        raise UnsupportedModel(
-            f"{folder} holds weights quantised with {method}, which Windlass cannot read yet; "
-            "choose the model's float16 or bfloat16 checkpoint"
-        )
-
-
-def _weights_dtype(checkpoint: CheckpointFacts) -> str:
-    """The dtype that most bytes of the checkpoint have."""
-    sizes: dict[str, int] = {}
-    for fact in checkpoint.tensors.values():
-        sizes[fact.dtype] = sizes.get(fact.dtype, 0) + fact.nbytes
-    return max(sizes, key=lambda dtype: sizes[dtype])
-
-
-def _model_len(config: PreTrainedConfig, asked: int | None) -> int:
-    known = known_positions(config) or 1 << 20
-    if asked is not None and not 0 < asked <= known:
-        raise UsageError(f"--max-model-len {asked} is not within 1 and {known}, the positions the model knows")
-    return asked or known
 
 
 def _read_again_beyond(model: PreTrainedModel) -> int | None:

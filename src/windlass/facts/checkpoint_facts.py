@@ -33,6 +33,14 @@ class CheckpointFacts:
         """Bytes of all tensors."""
         return sum(fact.nbytes for fact in self.tensors.values())
 
+    @property
+    def weights_dtype(self) -> str:
+        """The dtype that most bytes have, by safetensors' name."""
+        sizes: dict[str, int] = {}
+        for fact in self.tensors.values():
+            sizes[fact.dtype] = sizes.get(fact.dtype, 0) + fact.nbytes
+        return max(sizes, key=lambda dtype: sizes[dtype])
+
 
 def read_checkpoint(folder: str | Path) -> CheckpointFacts:
     """Reads the headers of `model.safetensors`, or of the shards in its index, or of a lone or numbered set of files.
@@ -50,6 +58,16 @@ def read_checkpoint(folder: str | Path) -> CheckpointFacts:
     else:
         tensors = _read_shards(root, _find_shards(root), {})
     return CheckpointFacts(str(root), tensors)
+
+
+def checkpoint_of(
+    place: str, headers: Iterable[tuple[str, Iterable[TensorFact]]], index: Mapping[str, str]
+) -> CheckpointFacts:
+    """The checkpoint whose shards hold these tensors; where a name is in several, the index (may be empty) decides.
+
+    Raises CheckpointError for a name that is in two shards or in none.
+    """
+    return CheckpointFacts(place, _one_of_each(place, headers, index))
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -76,9 +94,15 @@ def _read_shards(root: Path, shards: list[str], index: Mapping[str, str]) -> dic
         raise CheckpointError(
             f"{root} lacks {len(missing)} of {len(shards)} shards: {_some(missing)}; download the missing files"
         )
+    return _one_of_each(str(root), ((shard, read_header(root / shard)) for shard in shards), index)
+
+
+def _one_of_each(
+    place: str, headers: Iterable[tuple[str, Iterable[TensorFact]]], index: Mapping[str, str]
+) -> dict[str, TensorFact]:
     tensors: dict[str, TensorFact] = {}
-    for shard in shards:
-        for fact in read_header(root / shard):
+    for shard, facts in headers:
+        for fact in facts:
             if index.get(fact.name, shard) != shard:
                 continue
             if fact.name in tensors:
@@ -87,19 +111,19 @@ def _read_shards(root: Path, shards: list[str], index: Mapping[str, str]) -> dic
                     f"remove the file that does not belong, or add {INDEX_NAME}"
                 )
             tensors[fact.name] = fact
-    _check_names(root, tensors, index)
+    _check_names(place, tensors, index)
     return tensors
 
 
-def _check_names(root: Path, tensors: Mapping[str, TensorFact], index: Mapping[str, str]) -> None:
+def _check_names(place: str, tensors: Mapping[str, TensorFact], index: Mapping[str, str]) -> None:
     absent = [name for name in index if name not in tensors]
     if absent:
         raise CheckpointError(
-            f"{root / index[absent[0]]} lacks {_some(absent)}: {INDEX_NAME} lists {len(index):,} tensors, "
+            f"{place}/{index[absent[0]]} lacks {_some(absent)}: {INDEX_NAME} lists {len(index):,} tensors, "
             f"the shards hold {len(index) - len(absent):,} of them; fetch the index and the shard again"
         )
     if not tensors:
-        raise CheckpointError(f"{root} holds no tensor at all in its safetensors files; fetch them again")
+        raise CheckpointError(f"{place} holds no tensor at all in its safetensors files; fetch them again")
 
 
 def _find_shards(root: Path) -> list[str]:

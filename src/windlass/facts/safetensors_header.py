@@ -32,7 +32,21 @@ def read_header(path: str | Path) -> tuple[TensorFact, ...]:
     Raises CheckpointError if the file cannot be read, is cut short, or its header is not sound.
     """
     file = os.path.abspath(path)
-    header, data_start, file_size = _read_json(file)
+    try:
+        with open(file, "rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            prefix = source.read(8)
+            return parse_header(file, prefix + source.read(header_bytes(file, prefix, size) - 8), size)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def parse_header(file: str, beginning: bytes, file_size: int) -> tuple[TensorFact, ...]:
+    """The tensors of a file, in the order of their bytes, from the `beginning` that holds its header.
+
+    `file` is its path or address. Raises CheckpointError if the file is cut short, or its header is not sound.
+    """
+    header, data_start = _read_json(file, beginning, file_size)
     facts = sorted(
         (_parse_entry(file, name, entry, data_start) for name, entry in header.items() if name != "__metadata__"),
         key=lambda fact: (fact.offset, fact.end),
@@ -41,24 +55,23 @@ def read_header(path: str | Path) -> tuple[TensorFact, ...]:
     return tuple(facts)
 
 
-def _read_json(file: str) -> tuple[dict[str, object], int, int]:
-    """(the header, where the data begins, size of the file)."""
+def header_bytes(file: str, prefix: bytes, file_size: int) -> int:
+    """How many bytes of a file are its header, by its first 8. Raises CheckpointError for what cannot be one."""
+    length = int.from_bytes(prefix[:8], "little")
+    _check_length(file, prefix[:8], length, file_size)
+    return 8 + length
+
+
+def _read_json(file: str, beginning: bytes, file_size: int) -> tuple[dict[str, object], int]:
+    """(the header, where the data begins)."""
+    data_start = header_bytes(file, beginning, file_size)
     try:
-        with open(file, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            prefix = source.read(8)
-            length = int.from_bytes(prefix, "little")
-            _check_length(file, prefix, length, size)
-            raw = source.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}; check the path and its permissions") from error
-    try:
-        header = json.loads(raw, object_pairs_hook=_unique)
+        header = json.loads(beginning[8:data_start], object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         _refuse(file, f"the header is not JSON ({error})")
     if not isinstance(header, dict):
         _refuse(file, f"the header must be a JSON object, found {type(header).__name__}")
-    return header, 8 + length, size
+    return header, data_start
 
 
 def _check_length(file: str, prefix: bytes, length: int, size: int) -> None:

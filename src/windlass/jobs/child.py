@@ -9,14 +9,17 @@ from windlass.errors import WindlassError
 _PATIENCE = 10.0
 
 
-def output_of(command: Sequence[str]) -> str:
-    """What `command` writes to standard output; its standard error is ours. Raises WindlassError where it fails.
+def output_of(command: Sequence[str], given: str | None = None) -> str:
+    """What `command`, told `given` on its standard input, writes to standard output; its standard error is ours.
+
+    Raises WindlassError where it fails.
 
     On Ctrl-C the child is interrupted once and waited for, so that it can put the terminal right.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+    told = None if given is None else subprocess.PIPE
+    with subprocess.Popen(command, stdin=told, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
         try:
-            written, _ = child.communicate()
+            written, _ = child.communicate(given)
         finally:
             _end(child)
     if child.returncode:

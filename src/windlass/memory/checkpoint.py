@@ -7,20 +7,16 @@ import torch
 
 from windlass.errors import CheckpointError
 from windlass.facts.extent import Extent
+from windlass.facts.number_types import TORCH_NAMES
 from windlass.facts.piece import Piece, round_up
 from windlass.facts.tensor_fact import TensorFact
 from windlass.memory.accelerator import DeviceMemory
 from windlass.memory.arena import Arena
 
-_NAMES = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
-    "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
-    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "F4": "float4_e2m1fn_x2",
-}  # fmt: skip
-
 # Older torch lacks the youngest of them.
-TORCH_DTYPES: dict[str, torch.dtype] = {name: vars(torch)[kind] for name, kind in _NAMES.items() if kind in vars(torch)}
+TORCH_DTYPES: dict[str, torch.dtype] = {
+    name: vars(torch)[kind] for name, kind in TORCH_NAMES.items() if kind in vars(torch)
+}
 
 
 def piece_reads(piece: Piece, arena: Arena, base: int) -> list[tuple[Extent, memoryview]]:

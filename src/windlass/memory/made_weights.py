@@ -12,25 +12,18 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 
 from windlass.errors import StorageError
+from windlass.facts.made_checkpoint import HEADER_BYTES
 from windlass.facts.tensor_fact import TensorFact
 from windlass.memory.checkpoint import torch_dtype
 from windlass.units import MIB
 
 # A prime, so that no two rows of a matrix are the same numbers.
 BLOCK_NUMBERS = 4_194_301
-# The data begins at a block of the disk, behind a header that is padded up to there.
-HEADER_BYTES = 4096
 _WRITE_BYTES = 8 * MIB
-
-
-def made_fact(folder: Path, name: str, dtype: str, shape: tuple[int, ...], nbytes: int) -> TensorFact:
-    """Where tensor `name` lies once it is written: alone in a safetensors file of `folder`."""
-    return TensorFact(name, dtype, shape, str(folder / f"{name}.safetensors"), HEADER_BYTES, nbytes)
 
 
 class MadeWeights:

@@ -2,8 +2,7 @@
 
 import torch
 
-from windlass.errors import UsageError
-from windlass.memory.checkpoint import TORCH_DTYPES
+from windlass.facts.number_types import computed_in
 
 COMPUTE_DTYPES = {
     "float32": torch.float32,
@@ -14,12 +13,7 @@ COMPUTE_DTYPES = {
 
 def compute_dtype(asked: str, checkpoint: str) -> torch.dtype:
     """`asked` is "auto" or a name; "auto" follows `checkpoint`, the safetensors dtype of its weights."""
-    if asked == "auto":
-        found = TORCH_DTYPES[checkpoint]
-        return found if found in COMPUTE_DTYPES.values() else torch.float32
-    if asked not in COMPUTE_DTYPES:
-        raise UsageError(f"dtype {asked!r} is not known; choose one of auto, {', '.join(COMPUTE_DTYPES)}")
-    return COMPUTE_DTYPES[asked]
+    return COMPUTE_DTYPES[computed_in(asked, checkpoint)]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -31,7 +31,7 @@ SMALL_FILES = (
 )  # fmt: skip
 
 # What a download may fail with. The hub's xet library reports some failures of the network as bare RuntimeError.
-_FAILURES = (HTTPError, OSError, RuntimeError)
+FAILURES = (HTTPError, OSError, RuntimeError)
 
 
 def model_folder(
@@ -43,23 +43,41 @@ def model_folder(
     terminal. Raises ModelNotFound, CheckpointError for a model without safetensors, StorageError when the disk of the
     cache is too small, UsageError for a revision of a folder.
     """
+    folder = local_folder(model, revision)
+    if folder is not None:
+        return folder
+    name = str(model)
+    found = listing(name, revision)
+    if isinstance(found, Path):
+        return found
+    try:
+        return _download(name, revision, found, on_progress)
+    except FAILURES as error:
+        raise hub_refusal(name, revision, error) from error
+
+
+def local_folder(model: str | Path, revision: str | None) -> Path | None:
+    """The absolute folder that `model` is, None for a hub id. Raises ModelNotFound, and UsageError for a revision."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise UsageError(f"{folder} is a folder, which has no revision {revision!r}; leave the revision out")
         return folder.absolute()
     _refuse_path(model, folder)
-    name = str(model)
+    return None
+
+
+def listing(name: str, revision: str | None) -> ModelInfo | Path:
+    """What the hub says of a model and its files, or the snapshot fetched earlier where the hub cannot be asked.
+
+    Raises ModelNotFound where there is neither.
+    """
     try:
-        info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except RevisionNotFoundError as error:
         raise hub_refusal(name, revision, error) from error
     except (HTTPError, OSError) as error:
         return _from_cache(name, revision, error)
-    try:
-        return _download(name, revision, info, on_progress)
-    except _FAILURES as error:
-        raise hub_refusal(name, revision, error) from error
 
 
 def _refuse_path(model: str | Path, folder: Path) -> None:
@@ -87,14 +105,9 @@ def _from_cache(name: str, revision: str | None, error: Exception) -> Path:
 
 
 def _download(name: str, revision: str | None, info: ModelInfo, on_progress: Callable[[Progress], None] | None) -> Path:
-    listed = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
+    listed = listed_files(name, info)
     small = [file for file in listed if any(fnmatchcase(file, pattern) for pattern in SMALL_FILES)]
-    if "config.json" not in listed:
-        raise CheckpointError(
-            f"{name} has no config.json among its {len(listed)} files, so it is not a model that transformers can "
-            f"run; choose the repository of the model itself"
-        )
-    wanted = small + _weights(name, info, sorted(listed))
+    wanted = small + weight_files(name, info, sorted(listed))
     blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "blobs")
     needed = sum(_missing_bytes(listed[file], blobs) for file in wanted if file in listed)
     _refuse_small_disk(name, needed)
@@ -103,7 +116,18 @@ def _download(name: str, revision: str | None, info: ModelInfo, on_progress: Cal
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, tqdm_class=bar))
 
 
-def _weights(name: str, info: ModelInfo, files: Sequence[str]) -> list[str]:
+def listed_files(name: str, info: ModelInfo) -> dict[str, RepoSibling]:
+    """The files of a model by name, folders of it aside. Raises CheckpointError for one without a config."""
+    listed = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
+    if "config.json" not in listed:
+        raise CheckpointError(
+            f"{name} has no config.json among its {len(listed)} files, so it is not a model that transformers can "
+            f"run; choose the repository of the model itself"
+        )
+    return listed
+
+
+def weight_files(name: str, info: ModelInfo, files: Sequence[str]) -> list[str]:
     """The safetensors files that make the model, found as `read_checkpoint` will. Copies in other layouts stay away."""
     if SINGLE_NAME in files:
         return [SINGLE_NAME]

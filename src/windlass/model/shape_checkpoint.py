@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from windlass.facts.checkpoint_facts import CheckpointFacts
+from windlass.facts.made_checkpoint import made_fact
 from windlass.facts.shape import Shape
 from windlass.memory.checkpoint import TORCH_DTYPES
-from windlass.memory.made_weights import made_fact
 from windlass.model.parameter_map import tied_names
 from windlass.model.zoo import build
 

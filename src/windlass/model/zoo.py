@@ -65,17 +65,28 @@ def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) ->
     return model.eval()
 
 
+def outline(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model of a config with nothing real in it, buffers neither: for looking at names and shapes alone."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
 def _keep_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Parameters and buffers that transformers keeps in float32 whatever the dtype, by its own list for the model."""
-    names = [re.escape(name) for name in model._get_dtype_plan(dtype)]
-    if not names:
-        return
-    kept = re.compile(rf"(^|\.)({'|'.join(names)})(\.|$)")
+    kept = kept_in_float32(model, dtype)
     for prefix, module in model.named_modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
-                if tensor is not None and kept.search(f"{prefix}.{name}"):
+                if tensor is not None and kept(f"{prefix}.{name}"):
                     table[name] = tensor.to(torch.float32)
+
+
+def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], bool]:
+    """Whether transformers keeps a parameter or buffer in float32 in a model of `dtype`, by its own list for it."""
+    names = [re.escape(name) for name in model._get_dtype_plan(dtype)]
+    if not names:
+        return lambda name: False
+    kept = re.compile(rf"(^|\.)({'|'.join(names)})(\.|$)")
+    return lambda name: kept.search(name) is not None
 
 
 def lift(model: PreTrainedModel, seat: Seat) -> LiftedModel:

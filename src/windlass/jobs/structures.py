@@ -1,0 +1,84 @@
+"""What transformers says of a model, asked once in a process of its own and kept: importing it takes seconds.
+
+An answer is kept by the hash of all it depends on: the config, the names of the tensors, the version of transformers.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from windlass import errors
+from windlass.errors import WindlassError
+from windlass.facts.model_structure import ModelStructure
+from windlass.facts.shape import Shape
+from windlass.facts.shape_structures import shipped_structure
+from windlass.facts.tensor_name import samples
+from windlass.jobs.child import output_of
+from windlass.settings import cache_folder
+
+# Goes up when the form of an answer changes.
+FORM = 1
+
+
+def structure_of_folder(folder: Path, names: Iterable[str]) -> ModelStructure:
+    """That of the model whose config.json is in `folder` and whose checkpoint's tensors have `names`.
+
+    Raises CheckpointError for a config that makes no sense, UnsupportedModel for a type that transformers lacks.
+    """
+    config = (folder / "config.json").read_bytes()
+    question = {"folder": str(folder), "samples": samples(names)}
+    return _known_or_asked(question, [hashlib.sha256(config).hexdigest(), question["samples"]])
+
+
+def structure_of_shape(shape: Shape) -> ModelStructure:
+    """That of a known shape: shipped for one version of transformers, asked for others. Raises UnsupportedModel."""
+    shipped = shipped_structure(shape.name, version("transformers"))
+    if shipped is not None:
+        return shipped
+    question = {"model_type": shape.model_type, "values": dict(shape.config), "samples": None}
+    return _known_or_asked(question, question)
+
+
+def _known_or_asked(question: Mapping[str, Any], decisive: Any) -> ModelStructure:
+    """The answer kept for what is `decisive` about a question, else a new one."""
+    written = json.dumps([FORM, version("transformers"), decisive], sort_keys=True)
+    file = cache_folder() / "configs" / f"{hashlib.sha256(written.encode()).hexdigest()[:32]}.json"
+    known = _kept(file)
+    if known is not None:
+        return known
+    command = [sys.executable, "-m", "windlass.jobs.structure_command"]
+    answer = json.loads(output_of(command, json.dumps(question)))
+    if "error" in answer:
+        kind, message = answer["error"]
+        raise _error_named(kind)(message)
+    _keep(file, answer["structure"])
+    return ModelStructure.from_json(answer["structure"])
+
+
+def _kept(file: Path) -> ModelStructure | None:
+    try:
+        return ModelStructure.from_json(json.loads(file.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent, or broken: it will be asked for again
+
+
+def _keep(file: Path, structure: Mapping[str, Any]) -> None:
+    """Written whole or not at all: two processes may describe the same model at once."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as half:
+            json.dump(structure, half)
+        os.replace(half.name, file)
+    except OSError:
+        return  # a cache that cannot be written costs seconds next time, nothing else
+
+
+def _error_named(kind: str) -> type[WindlassError]:
+    found = vars(errors).get(kind, WindlassError)
+    return found if isinstance(found, type) and issubclass(found, WindlassError) else WindlassError

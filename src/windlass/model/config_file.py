@@ -1,0 +1,31 @@
+"""Reads a model's config.json by transformers, and never the code that may come with it."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import __version__ as transformers_version
+
+from windlass.errors import CheckpointError, UnsupportedModel
+from windlass.facts.config_values import read_config_values
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The config of a model folder; code that comes with it is never run.
+
+    Raises CheckpointError for one that is missing or broken, UnsupportedModel for a type that transformers lacks.
+    """
+    path = folder / "config.json"
+    model_type = read_config_values(folder)["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise UnsupportedModel(
+            f"{path} is of the type {model_type!r}, which transformers {transformers_version} does not know (code that "
+            f"comes with a model is never run); update transformers, or choose a model of another type"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, KeyError, OSError, TypeError, ArithmeticError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path} makes no sense to transformers: {reason}; correct that value, or fetch the file again"
+        ) from error
