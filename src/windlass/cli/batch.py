@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
+from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.batch_answer import refusal
 from windlass.facts.batch_row import BadRow
@@ -40,6 +41,7 @@ def batch(
     sampling: SamplingFlags,
     output: OutputFlags,
     budget: BudgetFlags,
+    timeline: TimelineFlags,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
     ] = False,
@@ -52,10 +54,12 @@ def batch(
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
+    timeline.check()
     rows = read_rows(source)
     with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
         try:
-            summary = _answered(model, rows, answers, screen, sampling, budget)
+            with timeline.recording(model, screen) as trace:
+                summary = _answered(model, rows, answers, screen, sampling, budget, trace)
         except KeyboardInterrupt as interrupt:
             screen.close()
             sys.stderr.write(f"interrupted: {answers.safe_rows} of {len(rows)} rows are in {target}\n")
@@ -69,7 +73,13 @@ def batch(
 
 
 def _answered(
-    model: str, rows: list[Row], answers: AnswerFile, screen: Display, sampling: SamplingFlags, budget: BudgetFlags
+    model: str,
+    rows: list[Row],
+    answers: AnswerFile,
+    screen: Display,
+    sampling: SamplingFlags,
+    budget: BudgetFlags,
+    trace: Any,
 ) -> BatchSummary:
     """Runs the batch; a file without one good row needs no model."""
     bad = [row for row in rows if isinstance(row, BadRow)]
@@ -77,7 +87,7 @@ def _answered(
         answers.append([refusal(row) for row in bad])
         return BatchSummary(len(rows), tuple(row.line for row in bad), None)
     job = late("jobs.batch_file")
-    with opened(model, budget, screen.on_progress) as llm:
+    with opened(model, budget, screen.on_progress, trace) as llm:
         asked = job.questions(llm, rows, sampling.applied_to(llm.default_sampling_params))
         workload = job.workload(asked, llm.opened.facts.max_model_len)
         if workload is not None:

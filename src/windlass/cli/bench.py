@@ -15,6 +15,7 @@ from windlass.cli.late import late
 from windlass.cli.numbers import counting
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
+from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.benchmark_result import BenchmarkWork
 from windlass.facts.shape import Shape, shape_named, shapes
@@ -22,6 +23,7 @@ from windlass.facts.shape import Shape, shape_named, shapes
 EXAMPLES = (
     "windlass bench ./model --prompt-len 16 --gen-len 32 --num-prompts 32 --host-memory 4GiB",
     "windlass bench org/name --prompt-len 512 --gen-len 8 --rounds 5 --json",
+    "windlass bench ./model --host-memory 4GiB --timeline run.json --plot run.png",
     "windlass bench --shape opt-6.7b --host-memory 8GiB --offload-dir /mnt/nvme",
     "windlass bench --shape opt-30b --device cuda --percent 20 80 0 100 100 0 --gpu-batch-size 48 --num-gpu-batches 3",
 )
@@ -34,6 +36,7 @@ def bench(
     output: OutputFlags,
     budget: BudgetFlags,
     flexgen: FlexGenFlags,
+    timeline: TimelineFlags,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="A folder or a Hugging Face id.", show_default=False)
     ] = None,
@@ -76,7 +79,8 @@ def bench(
     with (
         files_removed(),
         display(output.quiet) as screen,
-        opened(named, budget, screen.on_progress) as llm,
+        timeline.recording(str(named), screen) as trace,
+        opened(named, budget, screen.on_progress, trace) as llm,
     ):
         job.prepare(llm, work, policy, screen.say)
         result = job.benchmark(llm, str(named), work)

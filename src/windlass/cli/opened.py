@@ -11,10 +11,14 @@ from windlass.facts.shape import Shape
 from windlass.units import parse_size
 
 
-def opened(model: str | Shape, budget: BudgetFlags, on_progress: Callable[[Progress], None]) -> Any:
-    """The `LLM`, to be used in a `with`; a budget beyond the machine is warned of on standard error."""
+def opened(model: str | Shape, budget: BudgetFlags, on_progress: Callable[[Progress], None], trace: Any = None) -> Any:
+    """The `LLM`, to be used in a `with`; a budget beyond the machine is warned of on standard error.
+
+    `trace` is a Trace for what each lane does, see TimelineFlags.
+    """
     if budget.host_memory is not None:
         warning = late("jobs.budget_check").beyond_the_machine(parse_size(budget.host_memory))
         if warning is not None:
             sys.stderr.write(f"warning: {warning}\n")
-    return late("engine.llm").LLM(model, **budget.as_arguments(), on_progress=on_progress)
+    arguments = budget.as_arguments() | ({"trace": trace} if trace is not None else {})
+    return late("engine.llm").LLM(model, **arguments, on_progress=on_progress)

@@ -15,6 +15,7 @@ from windlass.cli.input_text import read_input
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
+from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.completion import RequestOutput
 
@@ -32,6 +33,7 @@ def run(
     sampling: SamplingFlags,
     output: OutputFlags,
     budget: BudgetFlags,
+    timeline: TimelineFlags,
     first: Annotated[
         str | None,
         typer.Argument(
@@ -60,7 +62,8 @@ def run(
         raise UsageError('the prompt is empty; write at least one character, as in "Once upon a time"')
     with (
         display(output.quiet) as screen,
-        opened(model, budget, screen.on_progress) as llm,
+        timeline.recording(model, screen) as trace,
+        opened(model, budget, screen.on_progress, trace) as llm,
     ):
         params = sampling.applied_to(llm.default_sampling_params)
         tokens = _templated(llm, text, system) if chat or system is not None else llm.tokenizer.encode(text)

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
+
+from windlass.engine.trace import Paused
 
 Result = TypeVar("Result")
 
@@ -24,6 +26,8 @@ class Crew:
 
     def __init__(self) -> None:
         self.wait_seconds = 0.0
+        # Entered by a micro-batch that waits, so that a timeline shows it.
+        self.paused: Paused = nullcontext
         self._turn = threading.Lock()
         self._begun = 0
         self._held = self._taken = 0.0
@@ -56,14 +60,19 @@ class Crew:
     @contextmanager
     def idle(self) -> Iterator[None]:
         """Entered by a micro-batch while it waits: the other has its turn."""
-        if not self._together:
-            yield
-            return
-        self._hand_over()
-        try:
-            yield
-        finally:
-            self._take()
+        with self.paused():
+            if self._together:
+                self._hand_over()
+                try:
+                    yield
+                finally:
+                    self._take()
+                return
+            start = time.perf_counter()
+            try:
+                yield
+            finally:
+                self.wait_seconds += time.perf_counter() - start
 
     def close(self) -> None:
         """Ends the threads."""

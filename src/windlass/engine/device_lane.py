@@ -36,7 +36,10 @@ class DeviceDelivery:
 
 
 class DeviceLane:
-    """Delivers slices in order, round and round. `pieces` gives what comes from disk, `host` what rests there."""
+    """Delivers slices in order, round and round. `pieces` gives what comes from disk, `host` what rests there.
+
+    `names[part]` is what a slice is called.
+    """
 
     def __init__(
         self,
@@ -45,8 +48,10 @@ class DeviceLane:
         host: HostWeights,
         ring_bytes: int,
         accelerator: Accelerator,
+        names: Sequence[str],
     ) -> None:
         self.wait_seconds = 0.0
+        self._names = [f"upload {name}" for name in names]
         self._pieces, self._disk, self._host, self._accelerator = pieces, disk, host, accelerator
         self._order = [part for part, piece in enumerate(pieces) if piece is not None or host.pieces[part] is not None]
         self._arena = accelerator.memory(ring_bytes)
@@ -106,10 +111,10 @@ class DeviceLane:
         offset = self._ring.acquire(nbytes)
         marks = []
         if delivery is not None:
-            marks.append(self._upload(delivery.arena, delivery.offset, offset, first))
+            marks.append(self._upload(part, delivery.arena, delivery.offset, offset, first))
         if from_host is not None:
             assert self._host.arena is not None
-            marks.append(self._upload(self._host.arena, self._host.offsets[part], offset + first, nbytes - first))
+            marks.append(self._upload(part, self._host.arena, self._host.offsets[part], offset + first, nbytes - first))
         # Copies keep their order, so the last one's mark is that of all.
         self._deliveries.put(DeviceDelivery(part, self._arena, offset, nbytes, marks[-1]))
         if delivery is not None and self._disk is not None:
@@ -117,9 +122,10 @@ class DeviceLane:
             with suppress(RingClosed):
                 self._disk.give_back(delivery)
 
-    def _upload(self, source: Arena, source_offset: int, offset: int, nbytes: int) -> Mark:
+    def _upload(self, part: int, source: Arena, source_offset: int, offset: int, nbytes: int) -> Mark:
         return self._accelerator.upload(
             source.tensor(source_offset, torch.uint8, (nbytes,)),
             self._arena.tensor(offset, torch.uint8, (nbytes,)),
             self._released,
+            self._names[part],
         )

@@ -32,10 +32,16 @@ class Delivery:
 
 
 class DiskLane:
-    """Delivers `pieces[part]` in order of `part`, round and round; parts that are None need nothing from disk."""
+    """Delivers `pieces[part]` in order of `part`, round and round; parts that are None need nothing from disk.
 
-    def __init__(self, pieces: Sequence[Piece | None], ring_bytes: int, reader: DiskReader) -> None:
+    `names[part]` is what a part is called.
+    """
+
+    def __init__(
+        self, pieces: Sequence[Piece | None], ring_bytes: int, reader: DiskReader, names: Sequence[str]
+    ) -> None:
         self.wait_seconds = 0.0
+        self._names = [f"read {name}" for name in names]
         self._pieces = [(part, piece) for part, piece in enumerate(pieces) if piece is not None]
         self._reader = reader
         self.arena = Arena(ring_bytes)
@@ -88,5 +94,5 @@ class DiskLane:
                     offset = self._ring.acquire(piece.nbytes)
                 except RingClosed:
                     return
-                ticket = self._reader.submit(piece_reads(piece, self.arena, offset))
+                ticket = self._reader.submit(piece_reads(piece, self.arena, offset), name=self._names[part])
                 self._deliveries.put(Delivery(part, self.arena, offset, ticket))

@@ -4,10 +4,12 @@ T tokens; U different ids among them; V vocabulary; H hidden size.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
+from windlass.engine.trace import Paused
 from windlass.facts.parameter_source import ParameterSource
 from windlass.memory.checkpoint import torch_dtype
 from windlass.memory.disk import DiskReader
@@ -36,6 +38,8 @@ class EmbeddingRows:
         to_device: Callable[[torch.Tensor], torch.Tensor],
         table: torch.Tensor | None = None,
     ) -> None:
+        # Entered while rows are waited for, so that a timeline shows it.
+        self.paused: Paused = nullcontext
         self.slot, self.source, self.reader, self.to_device, self.table = slot, source, reader, to_device, table
 
     def look_up(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
@@ -70,7 +74,8 @@ class EmbeddingRows:
         assert self.source is not None
         (fact,) = self.source.tensors
         table = torch.empty(len(unique), fact.shape[1], dtype=torch_dtype(fact))
-        read_rows(self.reader, fact, unique.tolist(), table, scratch_limit=ROWS_BYTES)
+        with self.paused():
+            read_rows(self.reader, fact, unique.tolist(), table, scratch_limit=ROWS_BYTES)
         return self.to_device(table.to(self.slot.empty.dtype))
 
     def _rows_at_once(self) -> int:

@@ -16,11 +16,13 @@ from windlass.engine.layer_stores import LayerStores
 from windlass.engine.opened_model import OpenedModel
 from windlass.engine.runner import Runner
 from windlass.engine.target import accelerator_for
+from windlass.engine.trace import ComputeSpans, Trace
 from windlass.engine.weights import Weights
 from windlass.errors import BudgetError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.plan import Plan
 from windlass.memory.disk import DiskReader
+from windlass.memory.host_clock import timed_on_host
 from windlass.memory.host_lane import HostLane
 from windlass.model.assembly import Assembly
 from windlass.model.attention import connect_attention
@@ -35,6 +37,8 @@ from windlass.units import format_size
 class Engine:
     """Loads on construction. `on_load(done, total, seconds)` hears of the bytes of resident weights as they come.
 
+    `trace` is told of what each lane does.
+
     Whatever ends the loading, Ctrl-C too, no thread and no memory is left behind. Raises BudgetError where the system
     refuses memory that the plan counts on, StorageError for files that cannot be read.
     """
@@ -46,8 +50,10 @@ class Engine:
         disk: DiskProfile,
         on_load: Callable[[int, int, float], None],
         offload_dir: Path | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.opened, self.plan, self.disk, self.offload_dir = opened, plan, disk, offload_dir
+        self.trace = trace
         self.load_seconds = 0.0
         with ExitStack() as undo:
             try:
@@ -89,16 +95,35 @@ class Engine:
             stores.by_layer(side), dict(opened.facts.cache_shapes), PageTable(plan.num_pages, plan.page_tokens)
         )
         undo.callback(self.cache.stores.clear)
-        self._load(on_load)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
+        if self.trace is not None:
+            self._record(self.trace)
+        self._load(on_load)
         host_row = self._host_row()
         if host_row is not None:
             undo.callback(host_row.close)
-        self.runner.connect(opened.lifted, self.weights, self._embedding(), opened.narrows_late, host_row)
+        embedding = self._embedding()
+        self.runner.connect(opened.lifted, self.weights, embedding, opened.narrows_late, host_row)
+        if self.runner.spans is not None:
+            self.crew.paused = embedding.paused = self.runner.spans.paused
+            if self.weights.shelf is not None:
+                self.weights.shelf.paused = self.runner.spans.paused
         self.runner.before_pass = self._begin_pass
         opened.seat.conductor = self.runner
         for part in opened.lifted.layers:
             connect_attention(part.module, self.cache)
+
+    def _record(self, trace: Trace) -> None:
+        """Has every lane tell of its work, before any has begun."""
+        self.reader.listen(trace.add)
+        self.host_lane.listen(trace.add)
+        if self.disk_cache is not None:
+            self.disk_cache.file.listen(trace.add)
+        if self.accelerator is None:
+            self.runner.spans = ComputeSpans(partial(timed_on_host, trace.add))
+        else:
+            self.accelerator.listen(trace.add)
+            self.runner.spans = ComputeSpans(self.accelerator.timed)
 
     def _begin_pass(self, batches: Sequence[Batch]) -> None:
         """Begins to read keys and values that lie on disk, in the order of work of whoever attends to them."""
@@ -109,7 +134,7 @@ class Engine:
         if self.accelerator is None:
             begin()
         else:
-            self.host_lane.submit(begin).wait()
+            self.host_lane.submit(begin, "begin pass").wait()
 
     def _load(self, on_load: Callable[[int, int, float], None]) -> None:
         start, done = time.perf_counter(), 0

@@ -7,11 +7,12 @@ far as slots are free; computing one frees its slot for the next, so reading and
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 
+from windlass.engine.trace import Paused
 from windlass.errors import StorageError
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.piece import Piece, plan_piece
@@ -50,6 +51,8 @@ class ExpertShelf:
         to_device: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
         self.wait_seconds = 0.0
+        # Entered by whoever waits for an expert, so that a timeline shows it.
+        self.paused: Paused = nullcontext
         self._to_device, self._on_device = to_device, plan.resident
         self._experts, self._resident = experts, resident
         self._assembly, self._reader = assembly, reader
@@ -106,7 +109,8 @@ class ExpertShelf:
         self._fetch()
         arrival = self._arrivals[key]
         start = time.perf_counter()
-        arrival.ticket.wait()
+        with self.paused():
+            arrival.ticket.wait()
         self.wait_seconds += time.perf_counter() - start
         assert self._arena is not None
         return {
@@ -132,7 +136,8 @@ class ExpertShelf:
             self._free.append(arrival.offset)
         assert self._arena is not None
         offset = self._free.pop()
-        self._arrivals[key] = _Arrival(offset, self._reader.submit(piece_reads(self._pieces[key], self._arena, offset)))
+        reads, name = piece_reads(self._pieces[key], self._arena, offset), f"read {self._experts[key].name}"
+        self._arrivals[key] = _Arrival(offset, self._reader.submit(reads, name=name))
 
     def _oldest_idle(self) -> Key | None:
         needed = {*self._wanted, self._in_use}

@@ -40,7 +40,7 @@ class HostRow:
     def store(self, start: int, rows: torch.Tensor) -> None:
         """rows (1, t, H) on the device begin their way to the host, to row `start`."""
         target = self._row[:, start : start + rows.shape[1]]
-        self._stored[start] = self._accelerator.download(rows.contiguous(), target)
+        self._stored[start] = self._accelerator.download(rows.contiguous(), target, name="download row")
 
     def load(self, start: int, stop: int) -> torch.Tensor:
         """Rows start:stop -> (1, t, H) on the device, there for what is computed from here on."""
@@ -62,6 +62,6 @@ class HostRow:
 
     def _upload(self, source: torch.Tensor) -> torch.Tensor:
         target = self._accelerator.empty(source.shape, source.dtype)
-        mark = self._accelerator.upload(source, target, [self._accelerator.mark(), *self._before])
+        mark = self._accelerator.upload(source, target, [self._accelerator.mark(), *self._before], "upload row")
         self._accelerator.compute_after(mark)
         return target

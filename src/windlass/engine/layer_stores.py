@@ -50,7 +50,7 @@ class LayerStores:
         host = self._carve(self._host, self._plan.host_pages, torch.device("cpu")) if self._host is not None else {}
         disk = self.disk.layers if self.disk is not None else {}
         if side is not None and self._plan.far_pages:
-            return {layer: TieredStore(here[layer], host.get(layer), disk.get(layer), side) for layer in here}
+            return {layer: TieredStore(here[layer], host.get(layer), disk.get(layer), side, layer) for layer in here}
         if disk:
             return {layer: SpillingStore(here[layer], disk[layer]) for layer in here}
         return {layer: PlainStore(store) for layer, store in here.items()}

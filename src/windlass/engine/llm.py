@@ -27,14 +27,17 @@ from windlass.engine.arguments import (
 )
 from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
+from windlass.engine.foresight import Foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
+from windlass.engine.run_record import keep
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
 from windlass.engine.target import choose_target
+from windlass.engine.trace import Trace
 from windlass.engine.verdicts import require_proven
 from windlass.errors import BudgetError, RequestError, UsageError
 from windlass.facts.completion import RequestOutput
@@ -94,6 +97,7 @@ class LLM:
         unproven: bool = False,
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        trace: Trace | None = None,
     ) -> None:
         refuse_what_is_to_come(quantization, kv_cache_dtype)
         self._offload_dir = read_folder("--offload-dir", offload_dir)
@@ -104,6 +108,7 @@ class LLM:
         self._micro_batch_tokens = read_count("--micro-batch-tokens", micro_batch_tokens)
         self._seed = read_whole("seed", seed)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
+        self._trace = read_optional("trace", trace, Trace, "a Trace")
         brought = read_given_plan(plan, block_size, micro_batch_tokens)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
@@ -124,6 +129,7 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
+        self._foresight: Foresight | None = None
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -173,6 +179,13 @@ class LLM:
         self._unload()
         self._given_plan = plan
 
+    def foresee(self, foresight: Foresight) -> None:
+        """Has reports set a forecast beside what is measured, and every run kept for later forecasts.
+
+        To be called before the model is loaded.
+        """
+        self._foresight = foresight
+
     def generate(
         self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
     ) -> list[RequestOutput]:
@@ -214,7 +227,12 @@ class LLM:
 
     def _unload(self) -> None:
         engine, self._engine = self._engine, None
-        if engine is not None:
+        if engine is None:
+            return
+        try:
+            if self._foresight is not None:
+                keep(self.report, self.opened.facts.name, engine.plan, self._foresight.machine)
+        finally:
             engine.close()
 
     def __enter__(self) -> "LLM":
@@ -238,10 +256,14 @@ class LLM:
         try:
             engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
             assert self._measurements is not None
-            for output in Generation(engine, self._measurements, stream).run(answers):
-                yield output
-                if self._call is not call:
-                    raise UsageError("the LLM was closed before this stream was read to its end; ask again")
+            self._measurements.begin_call()
+            try:
+                for output in Generation(engine, self._measurements, stream).run(answers):
+                    yield output
+                    if self._call is not call:
+                        raise UsageError("the LLM was closed before this stream was read to its end; ask again")
+            finally:
+                self._measurements.end_call(answers)
         except (Exception, KeyboardInterrupt):
             # The disk lane stands somewhere in the middle of a pass: the next call must begin with a fresh one.
             if self._call is call:
@@ -296,8 +318,8 @@ class LLM:
         self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
-        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir)
-        self._measurements = Measurements(self._engine, self._on_progress)
+        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir, self._trace)
+        self._measurements = Measurements(self._engine, self._on_progress, self._foresight)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
 

@@ -2,12 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Several
 
 from windlass.engine.engine import Engine
+from windlass.engine.foresight import Foresight
 from windlass.engine.lanes import added, lane_seconds
+from windlass.engine.sequence import Sequence
+from windlass.facts.forecast import Forecast
 from windlass.facts.lane import LANES
 from windlass.facts.progress import Progress
 from windlass.facts.run_report import RunReport
+from windlass.facts.work_done import WorkDone, together
 from windlass.memory.process_memory import peak_resident_bytes, resident_bytes
 
 # Progress is told at most this often (seconds), so that a fast model does not drown in events.
@@ -17,10 +22,12 @@ OnProgress = Callable[[Progress], None]
 
 
 class Measurements:
-    """Of everything one engine has generated. Phases are "prefill" and "decode"."""
+    """Of everything one engine has generated. Phases are "prefill" and "decode". `foresight` forecasts each call."""
 
-    def __init__(self, engine: Engine, on_progress: OnProgress | None) -> None:
-        self.engine, self.on_progress = engine, on_progress
+    def __init__(self, engine: Engine, on_progress: OnProgress | None, foresight: Foresight | None = None) -> None:
+        self.engine, self.on_progress, self.foresight = engine, on_progress, foresight
+        self._forecast: Forecast | None = None
+        self._counts_before: dict[str, int] | None = None
         self.seconds = {"prefill": 0.0, "decode": 0.0}
         self.tokens = {"prefill": 0, "decode": 0}
         self.passes = {"prefill": 0, "decode": 0}
@@ -33,6 +40,37 @@ class Measurements:
         self._phase_bytes = 0
         self._read = self._drawn = self._slices_done = 0
 
+    def begin_call(self) -> None:
+        """A call begins; what it does is forecast when it is over."""
+        self._counts_before = self._counts()
+
+    def end_call(self, sequences: Several[Sequence]) -> None:
+        """The call for `sequences` is over, or was left; what was done of it is what is forecast."""
+        if self.engine.trace is not None:
+            self.engine.trace.end(time.perf_counter())
+        before, self._counts_before = self._counts_before, None
+        begun = [sequence for sequence in sequences if sequence.token_ids]
+        if before is None or self.foresight is None or not begun:
+            return
+        done = WorkDone(
+            prompts=len({sequence.request.request_id for sequence in begun}),
+            sequences=len(begun),
+            prompt_len=_mean([len(sequence.request.prompt_token_ids) for sequence in begun]),
+            gen_len=_mean([len(sequence.token_ids) for sequence in begun]),
+            **{name: count - before[name] for name, count in self._counts().items()},
+        )
+        forecast = self.foresight.of(done, self.engine.opened.facts, self.engine.plan)
+        self._forecast = forecast if self._forecast is None else together(self._forecast, forecast)
+
+    def _counts(self) -> dict[str, int]:
+        """As WorkDone counts."""
+        return {
+            "prefill_tokens": self.tokens["prefill"],
+            "prefill_passes": self.passes["prefill"],
+            "decode_tokens": self.tokens["decode"],
+            "decode_passes": self.passes["decode"],
+        }
+
     def begin_phase(self, phase: str, total: int, sequences: int) -> None:
         """A phase over a block of `sequences` begins, with at most `total` tokens to come."""
         self._phase, self._phase_done = phase, 0
@@ -43,6 +81,8 @@ class Measurements:
         """A pass begins that will read `read` tokens and draw from the logits of `drawn` of them."""
         self._lanes_before = lane_seconds(self.engine, sum(self.seconds.values()))
         self._pass_start = time.perf_counter()
+        if self.engine.trace is not None:
+            self.engine.trace.begin(self._pass_start)
         self._read, self._drawn, self._slices_done = read, drawn, 0
 
     def end_slice(self) -> None:
@@ -99,14 +139,17 @@ class Measurements:
         )
 
     def report(self) -> RunReport:
-        """Everything so far."""
+        """Everything so far. The forecast is there once the calls under way have ended."""
         engine, clock = self.engine, self.engine.cache.clock
         total, waited = sum(self.seconds.values()), engine.weights.wait_seconds
         reader = engine.reader
+        link_seconds = engine.accelerator.busy_seconds()[0] if engine.accelerator else 0.0
+        link_bytes = engine.accelerator.copied_bytes()[0] if engine.accelerator else 0
         return RunReport(
             load_seconds=engine.load_seconds,
             prefill_tokens=self.tokens["prefill"],
             prefill_seconds=self.seconds["prefill"],
+            prefill_passes=self.passes["prefill"],
             decode_tokens=self.tokens["decode"],
             decode_seconds=self.seconds["decode"],
             decode_passes=self.passes["decode"],
@@ -117,13 +160,20 @@ class Measurements:
             wait_seconds=waited,
             prefill_lanes=self.lanes["prefill"],
             decode_lanes=self.lanes["decode"],
-            link_bytes=engine.accelerator.copied_bytes()[0] if engine.accelerator else 0,
+            link_bytes=link_bytes,
+            link_rate=link_bytes / link_seconds if link_seconds else 0.0,
             attention_seconds=clock.seconds,
             attention_bytes=clock.nbytes,
             peak_memory=peak_resident_bytes(),
             memory_budget=engine.plan.host_bill.budget,
             bound_by=_bound_by(self.lanes, total),
+            forecast=self._forecast if self._counts_before is None else None,
         )
+
+
+def _mean(counts: Several[int]) -> int:
+    """Rounded up."""
+    return -(-sum(counts) // len(counts))
 
 
 def _bound_by(lanes: Mapping[str, Mapping[str, float]], total: float) -> str:

@@ -8,6 +8,7 @@ T tokens of the row; H hidden size; R rows whose logits are wanted; V vocabulary
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -20,6 +21,7 @@ from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
 from windlass.engine.host_row import HostRow
 from windlass.engine.row import Pages, Row, RowSlice, RowSpan
+from windlass.engine.trace import ComputeSpans
 from windlass.engine.weights import Weights
 from windlass.errors import DeviceError
 from windlass.facts.plan import Plan
@@ -29,12 +31,15 @@ from windlass.model.rotary import DeferredTables
 from windlass.model.tree import map_tree
 from windlass.model.zoo import LiftedModel
 from windlass.planner.schedule import Op, Schedule, Step, micro_batches, schedule
+from windlass.planner.timeline import step_name
 from windlass.units import MIB
 
 LOG = logging.getLogger("windlass")
 
 # Logits of this many bytes at a time where the head stays in memory and can be used again and again.
 LOGITS_BYTES = 16 * MIB
+# Around what is computed while nobody records.
+_UNTIMED = nullcontext()
 
 
 class Runner:
@@ -45,6 +50,7 @@ class Runner:
         self._pages = Pages(plan.page_tokens, plan.device_pages, plan.host_pages, plan.disk_pages)
         self.after_slice: Callable[[], None] = _nothing
         self.before_pass: Callable[[Sequence[Batch]], None] = _nothing
+        self.spans: ComputeSpans | None = None
         self._lifted: LiftedModel
         self._weights: Weights
         self._embedding: EmbeddingRows
@@ -55,6 +61,7 @@ class Runner:
         self._slices: dict[int, RowSlice]
         self._first_row: torch.Tensor
         self._halvings = 0
+        self._head_start = 0
 
     def connect(
         self,
@@ -89,15 +96,18 @@ class Runner:
 
     def embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """ids (1, T) -> row (1, T, H)."""
-        if self._host_row is None:
-            self._first_row = self._embedding.look_up(embedding, ids)
-        else:
-            self._host_row.begin_layer()
-            for start in range(0, ids.shape[1], self.plan.micro_batch_tokens):
-                part = ids[:, start : start + self.plan.micro_batch_tokens]
-                self._host_row.store(start, self._embedding.look_up(embedding, part))
-            self._first_row = self._host_row.stand_in(ids.shape[1])
+        with self.spans.span("compute embedding") if self.spans else _UNTIMED:
+            self._first_row = self._embed(embedding, ids)
         return self._first_row
+
+    def _embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        if self._host_row is None:
+            return self._embedding.look_up(embedding, ids)
+        self._host_row.begin_layer()
+        for start in range(0, ids.shape[1], self.plan.micro_batch_tokens):
+            part = ids[:, start : start + self.plan.micro_batch_tokens]
+            self._host_row.store(start, self._embedding.look_up(embedding, part))
+        return self._host_row.stand_in(ids.shape[1])
 
     def layer(
         self, index: int, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -126,7 +136,9 @@ class Runner:
         logits = []
         for part in range(len(self._lifted.layers), len(self.plan.slices)):
             self._weights.lend(part)
-            logits.append(head(hidden))
+            step = Step(Op.COMPUTE, part, self._head_start, self._head_start + hidden.shape[1])
+            with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
+                logits.append(head(hidden))
             self._weights.take_back(part)
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=-1)
 
@@ -144,7 +156,14 @@ class Runner:
     def _compute(
         self, layer: nn.Module, row: torch.Tensor, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """One micro-batch through a layer. One that the device has no memory for is halved, and so are later ones."""
+        """One micro-batch through a layer."""
+        with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
+            return self._compute_step(layer, row, step, args, kwargs)
+
+    def _compute_step(
+        self, layer: nn.Module, row: torch.Tensor, step: Step, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """A micro-batch that the device has no memory for is halved, and so are later ones."""
         pieces, result = [self._slices[step.start]], None
         while pieces:
             try:
@@ -212,6 +231,7 @@ class Runner:
         streamed = any(part.streamed_bytes for part in self.plan.slices[len(self._lifted.layers) :])
         at_once = rows if streamed else max(1, LOGITS_BYTES // (4 * self._lifted.model.config.vocab_size))
         for start in range(0, rows, at_once):
+            self._head_start = start
             self._lifted.decoder.show(hidden[:, start : start + at_once])
             yield self._lifted.model(input_ids=self._row.ids[:, :1], use_cache=False).logits[0]
 

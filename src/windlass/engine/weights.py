@@ -88,7 +88,7 @@ class Weights:
         if self.accelerator is None:
             return weight
         target = self.accelerator.empty(weight.shape, weight.dtype)
-        mark = self.accelerator.upload(weight, target, [self.accelerator.mark()])
+        mark = self.accelerator.upload(weight, target, [self.accelerator.mark()], "upload weight")
         mark.wait()
         return target
 
@@ -147,11 +147,11 @@ class Weights:
     def _start_lanes(self) -> None:
         if not any(self.streamed):
             return
-        ring = self.plan.host_bill.ring
-        disk = DiskLane(self._pieces, ring, self.reader) if ring else None
+        ring, names = self.plan.host_bill.ring, [part.name for part in self.plan.slices]
+        disk = DiskLane(self._pieces, ring, self.reader, names) if ring else None
         self._lane = disk
         if self.accelerator is not None:
-            self._lane = DeviceLane(self._pieces, disk, self.host, self.plan.memory.ring, self.accelerator)
+            self._lane = DeviceLane(self._pieces, disk, self.host, self.plan.memory.ring, self.accelerator, names)
 
     def _streamed(self, group: WeightGroup) -> list[ParameterSource]:
         return [source for source in group.sources if source.key not in self.plan.resident]

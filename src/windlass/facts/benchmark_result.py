@@ -48,28 +48,8 @@ class BenchmarkResult:
 
     def as_dict(self) -> dict[str, object]:
         """For `--json`: the settings, every field of the report, each round, and the plan but for its long lists."""
-        plan = self.plan
-        return (
-            {"model": self.model}
-            | asdict(self.work)
-            | self.report.as_dict()
-            | {
-                "rounds_measured": [asdict(each) for each in self.rounds],
-                "plan": {
-                    "device": plan.device,
-                    "dtype": plan.dtype,
-                    "block_size": plan.block_size,
-                    "micro_batch_tokens": plan.micro_batch_tokens,
-                    "micro_batch_sequences": plan.micro_batch_sequences,
-                    "streamed_bytes": plan.streamed_bytes,
-                    "disk_bytes": plan.disk_bytes,
-                    "num_pages": plan.num_pages,
-                    "host_pages": plan.host_pages,
-                    "memory": asdict(plan.memory),
-                    "host": asdict(plan.host) if plan.host else None,
-                },
-            }
-        )
+        measured = {"rounds_measured": [asdict(each) for each in self.rounds], "plan": self.plan.summary()}
+        return {"model": self.model} | asdict(self.work) | self.report.as_dict() | measured
 
     def lines(self) -> list[str]:
         """For people."""

@@ -8,3 +8,12 @@ host      keys and values stored in host memory beside a device, and attention t
 """
 
 LANES = ("disk", "upload", "compute", "download", "host")
+
+# The same for people, on a timeline.
+LANE_NAMES = {
+    "disk": "disk",
+    "upload": "host-to-device",
+    "compute": "compute",
+    "download": "device-to-host",
+    "host": "CPU attention",
+}

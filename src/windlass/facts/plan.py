@@ -1,6 +1,6 @@
 """Where every byte will live and in which pieces the work is done: the planner's decision, the runner's orders."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from windlass.units import format_bytes, format_size
 
@@ -111,6 +111,22 @@ class Plan:
     def streamed_bytes(self) -> int:
         """Bytes every pass brings to where the model computes, experts and embedding rows apart."""
         return sum(part.streamed_bytes for part in self.slices)
+
+    def summary(self) -> dict[str, object]:
+        """The plan for machines, but for its long lists."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "block_size": self.block_size,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "micro_batch_sequences": self.micro_batch_sequences,
+            "streamed_bytes": self.streamed_bytes,
+            "disk_bytes": self.disk_bytes,
+            "num_pages": self.num_pages,
+            "host_pages": self.host_pages,
+            "memory": asdict(self.memory),
+            "host": asdict(self.host) if self.host else None,
+        }
 
     def lines(self) -> list[str]:
         """The plan for people."""

@@ -5,10 +5,12 @@ order; between them only marks order anything, and nothing ever waits for the wh
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 
+from windlass.facts.time_span import OnSpan
 from windlass.memory.arena import Arena
 
 
@@ -63,11 +65,23 @@ class Accelerator(Protocol):
         """Undoes `pin`, once no copy is in flight."""
         ...
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def listen(self, on_span: OnSpan) -> None:
+        """Tells of every copy, and of what is `timed`, from now on, when it is known; on `close` at the latest."""
+        ...
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        """What is computed within is told of as one span."""
+        ...
+
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
         """Copies host `source` to device `target` (equal shapes and dtypes) once `after` is reached."""
         ...
 
-    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def download(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
         """Copies device `source`, as computed by what was issued before, to host `target` once `after` is reached."""
         ...
 

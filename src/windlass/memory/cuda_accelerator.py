@@ -4,12 +4,16 @@ Host buffers are registered as pinned where they lie; an allocator of pinned mem
 """
 
 import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from windlass.errors import DeviceError
+from windlass.facts.time_span import OnSpan
 from windlass.memory.accelerator import Mark
 from windlass.memory.arena import Arena
 
@@ -27,6 +31,34 @@ class CudaMark:
     def wait(self) -> None:
         """See Mark."""
         self.event.synchronize()
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What runs between two events of one stream."""
+
+    start: CudaMark
+    end: CudaMark
+    name: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, once it has ended."""
+        return self.start.event.elapsed_time(self.end.event) / 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """`on_span` hears in host time: `base` was reached when the host's clock stood at `base_at`."""
+
+    on_span: OnSpan
+    base: CudaMark
+    base_at: float
+
+    def tell(self, lane: str, work: _Work) -> None:
+        """Of work that has ended."""
+        start = self.base_at + self.base.event.elapsed_time(work.start.event) / 1e3
+        self.on_span(lane, work.name, start, start + work.seconds)
 
 
 class CudaMemory:
@@ -62,8 +94,10 @@ class CudaAccelerator:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._up, self._down = torch.cuda.Stream(device), torch.cuda.Stream(device)
-        self._timed: tuple[deque[tuple[CudaMark, CudaMark]], ...] = (deque(), deque())
-        self._busy, self._nbytes = [0.0, 0.0], [0, 0]
+        # Work of each order of which the end has not been seen yet.
+        self._under_way: dict[str, deque[_Work]] = {"upload": deque(), "download": deque(), "compute": deque()}
+        self._busy, self._nbytes = dict.fromkeys(self._under_way, 0.0), dict.fromkeys(self._under_way, 0)
+        self._listener: _Listener | None = None
 
     def memory(self, nbytes: int) -> CudaMemory:
         """See Accelerator."""
@@ -91,14 +125,34 @@ class CudaAccelerator:
         """See Accelerator."""
         torch.cuda.cudart().cudaHostUnregister(arena.tensor(0, torch.uint8, (arena.nbytes,)).data_ptr())
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
-        """See Accelerator. The target's memory may be reused only by work issued after the mark."""
-        return self._copy(self._up, 0, source, target, after)
+    def listen(self, on_span: OnSpan) -> None:
+        """See Accelerator."""
+        base = CudaMark(torch.cuda.current_stream(self.device), timed=True)
+        base.wait()
+        self._listener = _Listener(on_span, base, time.perf_counter())
 
-    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """See Accelerator. By events, since what is called only begins."""
+        stream = torch.cuda.current_stream(self.device)
+        start = CudaMark(stream, timed=True)
+        try:
+            yield
+        finally:
+            self._under_way["compute"].append(_Work(start, CudaMark(stream, timed=True), name))
+
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
+        """See Accelerator. The target's memory may be reused only by work issued after the mark."""
+        return self._copy(self._up, "upload", source, target, after, name)
+
+    def download(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
         """See Accelerator. The source is kept from reuse until the copy has ended."""
         source.record_stream(self._down)
-        return self._copy(self._down, 1, source, target, (self.mark(), *after))
+        return self._copy(self._down, "download", source, target, (self.mark(), *after), name)
 
     def mark(self) -> CudaMark:
         """See Accelerator."""
@@ -110,16 +164,18 @@ class CudaAccelerator:
 
     def busy_seconds(self) -> tuple[float, float]:
         """See Accelerator. Copies still in flight are not counted yet."""
-        for way, copies in enumerate(self._timed):
-            # Copies keep their order: the first that has not ended is the last to look at.
-            while copies and copies[0][1].event.query():
-                start, end = copies.popleft()
-                self._busy[way] += start.event.elapsed_time(end.event) / 1e3
-        return self._busy[0], self._busy[1]
+        for lane, under_way in self._under_way.items():
+            # They keep their order: the first that has not ended is the last to look at.
+            while under_way and under_way[0].end.event.query():
+                work = under_way.popleft()
+                self._busy[lane] += work.seconds
+                if self._listener is not None:
+                    self._listener.tell(lane, work)
+        return self._busy["upload"], self._busy["download"]
 
     def copied_bytes(self) -> tuple[int, int]:
         """See Accelerator."""
-        return self._nbytes[0], self._nbytes[1]
+        return self._nbytes["upload"], self._nbytes["download"]
 
     def drain(self) -> None:
         """See Accelerator."""
@@ -129,9 +185,18 @@ class CudaAccelerator:
     def close(self) -> None:
         """See Accelerator."""
         self.drain()
+        if self._listener is not None:
+            torch.cuda.current_stream(self.device).synchronize()
+            self.busy_seconds()
 
     def _copy(
-        self, stream: torch.cuda.Stream, way: int, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark]
+        self,
+        stream: torch.cuda.Stream,
+        lane: str,
+        source: torch.Tensor,
+        target: torch.Tensor,
+        after: Sequence[Mark],
+        name: str,
     ) -> CudaMark:
         with torch.cuda.stream(stream):
             for mark in after:
@@ -139,8 +204,8 @@ class CudaAccelerator:
             start = CudaMark(stream, timed=True)
             target.copy_(source, non_blocking=True)
             end = CudaMark(stream, timed=True)
-        self._timed[way].append((start, end))
-        self._nbytes[way] += source.nbytes
+        self._under_way[lane].append(_Work(start, end, name))
+        self._nbytes[lane] += source.nbytes
         return end
 
 

@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from windlass.errors import StorageError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.extent import Extent
 from windlass.facts.piece import BLOCK
+from windlass.facts.time_span import OnSpan
 from windlass.memory.ticket import ReaderClosed, Ticket
 
 O_DIRECT = os.O_DIRECT if sys.platform == "linux" else 0
@@ -67,6 +69,7 @@ class DiskReader:
         self.profile = profile
         self._made = made
         self.bytes_read = 0
+        self._on_span: OnSpan | None = None
         self._busy, self._busy_since, self._in_flight = 0.0, 0.0, 0
         self._lock = threading.Lock()
         self._sources: dict[str, _Source] = {}
@@ -90,11 +93,23 @@ class DiskReader:
         """Whether `file` is read around the page cache, as far as is known. Raises StorageError if it won't open."""
         return self._source(file).direct
 
+    def listen(self, on_span: OnSpan) -> None:
+        """Tells of every request from now on, from the start of its first read to the end of its last."""
+        self._on_span = on_span
+
     def submit(
-        self, reads: Sequence[tuple[Extent, memoryview]], on_done: Callable[[Ticket], None] | None = None
+        self,
+        reads: Sequence[tuple[Extent, memoryview]],
+        on_done: Callable[[Ticket], None] | None = None,
+        name: str = "read",
     ) -> Ticket:
-        """Queues the reads behind all earlier ones and returns at once. `on_done` is called by a reader thread."""
+        """Queues the reads behind all earlier ones and returns at once. `on_done` is called by a reader thread.
+
+        `name` says on a timeline what is read.
+        """
         assert not self._closed, "the reader is closed"
+        if self._on_span is not None:
+            on_done = partial(self._tell, name, on_done)
         cuts = [cut for extent, target in reads for cut in self._cut(extent, target)]
         # One count more than there are chunks: an empty request is served too.
         ticket = Ticket(len(cuts) + 1, on_done)
@@ -103,9 +118,9 @@ class DiskReader:
         ticket.finish()
         return ticket
 
-    def read(self, reads: Sequence[tuple[Extent, memoryview]]) -> None:
+    def read(self, reads: Sequence[tuple[Extent, memoryview]], name: str = "read") -> None:
         """Reads and waits. Raises StorageError naming file and offset."""
-        self.submit(reads).wait()
+        self.submit(reads, name=name).wait()
 
     def close(self) -> None:
         """Drops what is queued, waits for what is in flight, closes the files."""
@@ -142,6 +157,8 @@ class DiskReader:
 
     def _serve_chunk(self, chunk: _Chunk) -> None:
         error = None
+        if self._on_span is not None:
+            chunk.ticket.begin(time.perf_counter())
         self._begin()
         try:
             self._fill(chunk)
@@ -149,6 +166,13 @@ class DiskReader:
             error = failure
         self._end(0 if error else chunk.need)
         chunk.ticket.finish(error)
+
+    def _tell(self, name: str, on_done: Callable[[Ticket], None] | None, ticket: Ticket) -> None:
+        """A request is served; one of which nothing was read is no work of the disk."""
+        if self._on_span is not None and ticket.began is not None:
+            self._on_span("disk", name, ticket.began, time.perf_counter())
+        if on_done is not None:
+            on_done(ticket)
 
     def _begin(self) -> None:
         with self._lock:

@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from windlass.facts.time_span import OnSpan
+
 Result = TypeVar("Result")
 
 
@@ -39,22 +41,30 @@ class HostLane:
 
     def __init__(self, delay: float = 0.0, seed: int = 0) -> None:
         self.busy_seconds = 0.0
+        self._on_span: OnSpan | None = None
         self._delay, self._draw = delay, random.Random(seed)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="windlass-host-lane")
 
-    def submit(self, work: Callable[[], Result]) -> HostTask[Result]:
-        """Hands work over; it begins when everything handed over before has ended."""
-        return HostTask(self._thread.submit(self._do, work))
+    def listen(self, on_span: OnSpan) -> None:
+        """Tells of every piece of work from now on."""
+        self._on_span = on_span
+
+    def submit(self, work: Callable[[], Result], name: str = "work") -> HostTask[Result]:
+        """Hands work over; it begins when everything handed over before has ended. `name` is for timelines."""
+        return HostTask(self._thread.submit(self._do, work, name))
 
     def close(self) -> None:
         """Drops what has not begun and ends the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _do(self, work: Callable[[], Result]) -> Result:
+    def _do(self, work: Callable[[], Result], name: str) -> Result:
         if self._delay:
             time.sleep(self._draw.uniform(0, self._delay))
         start = time.perf_counter()
         with torch.inference_mode():
             result = work()
-        self.busy_seconds += time.perf_counter() - start
+        end = time.perf_counter()
+        self.busy_seconds += end - start
+        if self._on_span is not None:
+            self._on_span("host", name, start, end)
         return result

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from windlass.errors import StorageError
 from windlass.facts.piece import BLOCK
+from windlass.facts.time_span import OnSpan
 from windlass.memory.disk import O_DIRECT
 from windlass.units import format_bytes
 
@@ -34,8 +35,13 @@ class PageFile:
         self.folder, self.nbytes = Path(folder), nbytes
         self.busy_seconds, self.bytes_read, self.bytes_written = 0.0, 0, 0
         self._lock, self._in_flight, self._since = threading.Lock(), 0, 0.0
+        self._on_span: OnSpan | None = None
         self._descriptor = self._create(direct and O_DIRECT != 0)
         self._threads = ThreadPoolExecutor(max_workers=DEPTH, thread_name_prefix="windlass-page-file")
+
+    def listen(self, on_span: OnSpan) -> None:
+        """Tells of every time in which something was read or written, from now on."""
+        self._on_span = on_span
 
     def read(self, offset: int, target: memoryview) -> "Future[None]":
         """Fills `target` from byte `offset` on. The future raises StorageError."""
@@ -86,7 +92,10 @@ class PageFile:
             with self._lock:
                 self._in_flight -= 1
                 if self._in_flight == 0:
-                    self.busy_seconds += time.perf_counter() - self._since
+                    now = time.perf_counter()
+                    self.busy_seconds += now - self._since
+                    if self._on_span is not None:
+                        self._on_span("disk", "keys and values", self._since, now)
 
     def _read(self, offset: int, target: memoryview) -> None:
         done = 0

@@ -10,14 +10,17 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from windlass.errors import DeviceError
 from windlass.facts.simulated_device import SimulatedDevice
+from windlass.facts.time_span import OnSpan
 from windlass.memory.accelerator import Mark
 from windlass.memory.arena import Arena
+from windlass.memory.host_clock import timed_on_host
 from windlass.units import format_size
 
 # All bits set is a NaN in every floating format there is.
@@ -73,16 +76,19 @@ class _Copy:
     target: torch.Tensor
     after: tuple[Mark, ...]
     done: SimulatedMark
+    name: str = "copy"
 
 
 class _Lane:
-    """One direction of the link: copies one after the other."""
+    """One direction of the link, "upload" or "download": copies one after the other."""
 
     def __init__(self, name: str, device: SimulatedDevice, draw: random.Random) -> None:
         self.busy, self.nbytes = 0.0, 0
+        self.on_span: OnSpan | None = None
+        self._name = name
         self._device, self._draw = device, draw
         self._copies: queue.SimpleQueue[_Copy | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"windlass-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"windlass-sim-{name}", daemon=True)
         self._thread.start()
 
     def put(self, copy: _Copy) -> Mark:
@@ -112,7 +118,10 @@ class _Lane:
         copy.target.copy_(copy.source)
         end = start + self._device.latency + copy.source.nbytes / self._device.rate
         time.sleep(max(0.0, end - time.perf_counter()))
-        self.busy += time.perf_counter() - start
+        end = time.perf_counter()
+        self.busy += end - start
+        if self.on_span is not None:
+            self.on_span(self._name, copy.name, start, end)
         self.nbytes += copy.source.nbytes
 
 
@@ -126,8 +135,9 @@ class SimulatedAccelerator:
         self.capacity = capacity if capacity is not None else math.inf
         self._held = 0
         draw = random.Random(simulated.seed)
-        self._up = _Lane("sim-upload", simulated, random.Random(draw.random()))
-        self._down = _Lane("sim-download", simulated, random.Random(draw.random()))
+        self._on_span: OnSpan | None = None
+        self._up = _Lane("upload", simulated, random.Random(draw.random()))
+        self._down = _Lane("download", simulated, random.Random(draw.random()))
 
     def memory(self, nbytes: int) -> SimulatedMemory:
         """See Accelerator. What is given out is not counted back: an engine takes its blocks once."""
@@ -156,13 +166,25 @@ class SimulatedAccelerator:
     def unpin(self, arena: Arena) -> None:
         """Nothing to do in host memory."""
 
-    def upload(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def listen(self, on_span: OnSpan) -> None:
         """See Accelerator."""
-        return self._up.put(_Copy(source, target, tuple(after), SimulatedMark()))
+        self._on_span = self._up.on_span = self._down.on_span = on_span
 
-    def download(self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = ()) -> Mark:
+    def timed(self, name: str) -> AbstractContextManager[None]:
         """See Accelerator."""
-        return self._down.put(_Copy(source, target, tuple(after), SimulatedMark()))
+        return nullcontext() if self._on_span is None else timed_on_host(self._on_span, name)
+
+    def upload(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
+        """See Accelerator."""
+        return self._up.put(_Copy(source, target, tuple(after), SimulatedMark(), name))
+
+    def download(
+        self, source: torch.Tensor, target: torch.Tensor, after: Sequence[Mark] = (), name: str = "copy"
+    ) -> Mark:
+        """See Accelerator."""
+        return self._down.put(_Copy(source, target, tuple(after), SimulatedMark(), name))
 
     def mark(self) -> Mark:
         """Computation has ended when its call returns."""

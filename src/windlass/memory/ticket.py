@@ -13,6 +13,8 @@ class Ticket:
 
     def __init__(self, chunks: int, on_done: "Callable[[Ticket], None] | None" = None) -> None:
         self.error: Exception | None = None
+        # When the first of its reads began, where someone wants to know.
+        self.began: float | None = None
         self._left = chunks
         self._on_done = on_done
         self._lock = threading.Lock()
@@ -28,6 +30,11 @@ class Ticket:
         self._served.wait()
         if self.error is not None:
             raise self.error
+
+    def begin(self, now: float) -> None:
+        """A read of it begins; the first counts."""
+        with self._lock:
+            self.began = now if self.began is None else self.began
 
     def finish(self, error: Exception | None = None) -> None:
         """Counts one chunk as over; the first error is kept, and the last chunk ends the wait."""

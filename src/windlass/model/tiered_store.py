@@ -42,8 +42,11 @@ class HostSide:
 class TieredStore:
     """`here` holds the first pages, `host` those behind them, `disk` the last; of the latter two one may be missing."""
 
-    def __init__(self, here: PageStore, host: PageStore | None, disk: DiskPages | None, side: HostSide) -> None:
+    def __init__(
+        self, here: PageStore, host: PageStore | None, disk: DiskPages | None, side: HostSide, layer: int = 0
+    ) -> None:
         self.here, self.host, self.disk, self.side = here, host, disk, side
+        self._name = f"layer {layer}"
         self.first_host_page = here.num_pages
         self.first_disk_page = here.num_pages + (host.num_pages if host is not None else 0)
         self._written: HostTask[None] | None = None
@@ -56,8 +59,8 @@ class TieredStore:
         for there, store in ((batch.host, self.host), (batch.disk, self.disk)):
             if there is not None and store is not None and there.rows is not None and len(there.rows):
                 rows = there.rows.to(key.device)
-                sent = [self._download(each.index_select(1, rows)) for each in (key, value)]
-                self._written = self.side.lane.submit(partial(_store, store, there, *sent))
+                sent = [self._download(each.index_select(1, rows), "keys and values") for each in (key, value)]
+                self._written = self.side.lane.submit(partial(_store, store, there, *sent), f"store {self._name}")
 
     def attend(
         self,
@@ -90,8 +93,8 @@ class TieredStore:
         if target < self.first_host_page:
             self.here.keys[target], self.here.values[target] = key, value
             return
-        sent = [self._download(key), self._download(value)]
-        self.side.lane.submit(partial(self._put, target, *sent)).wait()
+        sent = [self._download(each, "keys and values") for each in (key, value)]
+        self.side.lane.submit(partial(self._put, target, *sent), f"store {self._name}").wait()
 
     def _put(self, target: int, key: "Download", value: "Download") -> None:
         """Stores a whole page on the host or on disk: key (Hk, P, Dk) and value (Hv, P, Dv)."""
@@ -109,14 +112,14 @@ class TieredStore:
         """Sends queries (S, H, Dk) to the host, which attends to its pages -> (S, H, Dv + 1) with the log-sum-exp."""
         if not any(there is not None and there.decodes_here for there in (batch.host, batch.disk)):
             return None
-        sent, written = self._download(decoding), self._written
+        sent, written = self._download(decoding, "queries"), self._written
 
         def work() -> torch.Tensor:
             if written is not None:
                 written.result()  # it came before on this lane: this only raises what it may have raised
             return self._attend_on_host(sent.result(), batch, rule)
 
-        return self.side.lane.submit(work)
+        return self.side.lane.submit(work, f"attend {self._name}")
 
     def _attend_on_host(self, query: torch.Tensor, batch: Batch, rule: AttentionRule) -> torch.Tensor:
         """query (S, H, Dk) -> (S, H, Dv + 1): the result and, last, the log-sum-exp; float32."""
@@ -150,7 +153,7 @@ class TieredStore:
         if begun is not None:
             with self.side.idle():
                 packed = begun.result()
-            packed = self._upload(packed)
+            packed = self._upload(packed, "attention")
             parts.append((packed[..., :-1], packed[..., -1]))
         return finish_decode(parts[0] if len(parts) == 1 else combine(*parts), sinks)
 
@@ -181,21 +184,22 @@ class TieredStore:
             return self.here.read(local, stop, start)
         store = self.host if memory == 1 else self.disk
         assert store is not None
-        read = self.side.lane.submit(partial(store.read, local, stop, start))
+        read = self.side.lane.submit(partial(store.read, local, stop, start), f"fetch {self._name}")
         with self.side.idle():
             key, value = read.result()
-        return self._upload(key), self._upload(value)
+        return self._upload(key, "keys and values"), self._upload(value, "keys and values")
 
-    def _download(self, source: torch.Tensor) -> "Download":
-        """Sends a tensor to the host."""
+    def _download(self, source: torch.Tensor, what: str) -> "Download":
+        """Sends a tensor to the host. `what` it is, is for timelines."""
         target = self.side.accelerator.host_empty(source.shape, source.dtype)
-        return Download(self.side.accelerator.download(source, target).wait, target)
+        mark = self.side.accelerator.download(source, target, name=f"download {what} {self._name}")
+        return Download(mark.wait, target)
 
-    def _upload(self, source: torch.Tensor) -> torch.Tensor:
+    def _upload(self, source: torch.Tensor, what: str) -> torch.Tensor:
         """A copy on the device, there for what is computed from here on."""
         accelerator = self.side.accelerator
         target = accelerator.empty(source.shape, source.dtype)
-        mark = accelerator.upload(source, target, [accelerator.mark()])
+        mark = accelerator.upload(source, target, [accelerator.mark()], f"upload {what} {self._name}")
         with self.side.idle():
             accelerator.compute_after(mark)
         return target
