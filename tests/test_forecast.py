@@ -25,6 +25,7 @@ from windlass.planner.cost import Run, forecast, timeline
 from windlass.planner.job_passes import blocks_of
 from windlass.planner.pipeline import Pipeline
 from windlass.planner.search import search
+from windlass.planner.timeline import chrome_trace, passes, slice_name
 from windlass.units import GIB, MIB
 
 WORK = Workload(num_prompts=48, prompt_len=100, gen_len=20)
@@ -109,8 +110,8 @@ def test_a_slice_is_computed_after_it_has_come_and_before_its_bytes_are_given_ba
     for span, loan in zip(came, loans, strict=True):
         arrivals[names[span.name]].append((span.end, math.inf if loan.returned is None else loan.returned))
     for span in spans_of(pipeline.spans, "compute"):
-        if span.name in arrivals:
-            arrived, returned = arrivals[span.name][bisect_right(begun, span.start) - 1]
+        if slice_name(span) in arrivals:
+            arrived, returned = arrivals[slice_name(span)][bisect_right(begun, span.start) - 1]
             assert arrived <= span.start + 1e-12 and span.end <= returned + 1e-12
 
 
@@ -267,8 +268,10 @@ def test_a_timeline_shows_the_lanes_side_by_side_from_the_first_read_on() -> Non
     assert spans == sorted(spans, key=lambda span: span.start)
     assert {span.lane for span in spans} == {"disk", "compute"}
     assert spans[0].start == 0.0
-    layer = [span for span in spans if span.name == "layer 0" and span.lane == "compute"]
+    layer = [span for span in spans if span.name.startswith("compute layer 0 rows ")]
     assert len(layer) == -(-16 * 100 // 512) + 3
+    assert len(passes(spans)) == 1 + 3
+    assert chrome_trace({"forecast": spans})["traceEvents"]
 
 
 def test_answers_that_end_early_are_expected_to_take_their_mean() -> None:

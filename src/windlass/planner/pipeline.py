@@ -16,6 +16,7 @@ from windlass.facts.time_span import TimeSpan
 from windlass.planner.micro_batch import NO_EXPERTS, Alike, MicroBatch
 from windlass.planner.pace import Pace
 from windlass.planner.schedule import Op, Schedule, Step
+from windlass.planner.timeline import step_name
 
 # So many micro-batches of a layer are walked one by one; what they take each then holds for the others too.
 WALKED = 16
@@ -218,17 +219,17 @@ class Pipeline:
 
     def _compute(self, name: str, steps: Sequence[Step], costs: Sequence[Alike]) -> None:
         assert sum(count for _, count in costs) == len(steps), f"{name} has a cost for each of its micro-batches"
+        each = [cost for cost, count in costs for _ in range(count)] if self.record else []
         if any(cost.waits_for_host for cost, _ in costs):
-            self._together(name, [cost for cost, count in costs for _ in range(count)])
-            return
-        for cost, count in costs:
-            if self.record:
-                for _ in range(count):
-                    self._alone(name, cost, 1)
-            else:
-                self._alone(name, cost, count)
+            self._together(name, each or [cost for cost, count in costs for _ in range(count)], steps)
+        elif self.record:
+            for step, cost in zip(steps, each, strict=True):
+                self._alone(name, step_name(self.plan, step), cost, 1)
+        else:
+            for cost, count in costs:
+                self._alone(name, name, cost, count)
 
-    def _alone(self, name: str, cost: MicroBatch, count: int) -> None:
+    def _alone(self, name: str, label: str, cost: MicroBatch, count: int) -> None:
         """`count` micro-batches alike, one after the other: stages of a line, each as fast as it is fed.
 
         The k-th stage begins when the first micro-batch reaches it, and ends with the last one, or when it has done
@@ -252,7 +253,7 @@ class Pipeline:
             pages = max(pages, read + experts.first_computed)
         each = waited + own + experts.seconds
         start, work = begin + waited, cost.computing * count
-        self.compute.hold(name, start, work, max(0.0, max(begin + each * count, pages) - start - work))
+        self.compute.hold(label, start, work, max(0.0, max(begin + each * count, pages) - start - work))
         self._send(name, cost, count, begin + each, self.compute.free)
 
     def _send(self, name: str, cost: MicroBatch, count: int, first: float, last: float) -> None:
@@ -268,27 +269,28 @@ class Pipeline:
                 lane.hold(f"{what} {name}", begin, seconds * count, end - begin - seconds * count)
                 first, last = begin + seconds, end
 
-    def _together(self, name: str, costs: Sequence[MicroBatch]) -> None:
+    def _together(self, name: str, costs: Sequence[MicroBatch], steps: Sequence[Step]) -> None:
         """Micro-batches of which one computes while the host works for the other."""
         walked = costs if self.record else costs[:WALKED]
-        asked: deque[tuple[MicroBatch, float]] = deque()
-        for cost in walked:
+        asked: deque[tuple[str, MicroBatch, float]] = deque()
+        for step, cost in zip(steps, walked, strict=False):
+            label = step_name(self.plan, step) if self.record else name
             if len(asked) == AT_ONCE:
                 self._finish(name, *asked.popleft())
-            result = self._ask(name, cost)
+            result = self._ask(name, label, cost)
             if cost.waits_for_host:
-                asked.append((cost, result))
+                asked.append((label, cost, result))
             else:
-                self._finish(name, cost, result)
+                self._finish(name, label, cost, result)
         while asked:
             self._finish(name, *asked.popleft())
         for cost in costs[len(walked) :]:
             self._as_before(cost)
 
-    def _ask(self, name: str, cost: MicroBatch) -> float:
+    def _ask(self, name: str, label: str, cost: MicroBatch) -> float:
         """The first half of a micro-batch -> when what the host found is back."""
         _, brought = self.up.run(f"bring {name}", self.compute.free, cost.bring)
-        _, ready = self.compute.run(name, max(self.compute.free, brought), cost.before)
+        _, ready = self.compute.run(label, max(self.compute.free, brought), cost.before)
         _, asked = self.down.run(f"queries {name}", ready, cost.queries)
         _, pages = self.disk.run(f"read pages {name}", self._pages_from, cost.pages)
         begin = max(self.host.free, asked)
@@ -296,12 +298,12 @@ class Pipeline:
         if cost.host:
             self.host.hold(f"attend {name}", begin, cost.host, end - begin - cost.host)
             self._pages_from = begin
-        self.compute.run(f"attend {name}", ready, cost.near)
+        self.compute.run(label, ready, cost.near)
         if cost.write:
             self.disk.run(f"write pages {name}", end, cost.write)
         return self.up.run(f"result {name}", end, cost.result)[1]
 
-    def _finish(self, name: str, cost: MicroBatch, result: float) -> None:
+    def _finish(self, name: str, label: str, cost: MicroBatch, result: float) -> None:
         begin = max(self.compute.free, result)
         own, experts = cost.after, cost.experts
         end = begin + own + experts.seconds
@@ -309,7 +311,7 @@ class Pipeline:
             _, read = self.disk.run(f"read experts {name}", begin + own, experts.read)
             end = max(end, read + experts.first_computed)
         work = own + experts.computed
-        self.compute.hold(name, begin, work, max(0.0, end - begin - work))
+        self.compute.hold(label, begin, work, max(0.0, end - begin - work))
         self.down.run(f"send {name}", end, cost.send)
 
     def _as_before(self, cost: MicroBatch) -> None:

@@ -24,17 +24,26 @@ from windlass.planner.residency import RING_SLICES
 from windlass.planner.rule import FIXED_SCRATCH, Demands, Division, divided, fits, page_bytes, pages_of, rule
 from windlass.units import MIB
 
-__all__ = ["FIXED_SCRATCH", "Candidate", "Demands", "Found", "explore", "search"]
+__all__ = ["FIXED_SCRATCH", "Candidate", "Demands", "Effort", "Found", "explore", "search"]
 
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
 RINGS = (RING_SLICES, 3, 4)
-# Candidates priced in all, and blocks looked at in the first round: a search ends, however large the model.
-MOST_TRIED, MOST_BLOCKS = 48, 10
 # A change has to gain this much to be taken: below it forecasts do not tell plans apart.
 WORTH_IT = 0.998
 # The allocator's least, as engine.rehearsal has it.
 LEAST_ACTIVATIONS = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Candidates priced in all, and blocks looked at in the first round: a search ends, however large the model."""
+
+    candidates: int
+    blocks: int
+
+
+THOROUGH, QUICK = Effort(48, 10), Effort(16, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +110,11 @@ def search(model: ModelFacts, workload: Workload, demands: Demands, machine: Mac
     return rule(model, workload, demands) if machine is None else explore(model, workload, demands, machine).best.plan
 
 
-def explore(model: ModelFacts, workload: Workload, demands: Demands, machine: Machine) -> Found:
+def explore(
+    model: ModelFacts, workload: Workload, demands: Demands, machine: Machine, effort: Effort = THOROUGH
+) -> Found:
     """The search with all that it looked at. Raises BudgetError where no plan fits, UsageError for a poor profile."""
-    tried = _Tried(model, workload, demands, machine)
+    tried = _Tried(model, workload, demands, machine, effort)
     for choice in _first_round(tried):
         tried.price(choice)
     best = tried.best()
@@ -120,7 +131,10 @@ def explore(model: ModelFacts, workload: Workload, demands: Demands, machine: Ma
 class _Tried:
     """Everything that has been priced, by choice; None where it does not fit."""
 
-    def __init__(self, model: ModelFacts, workload: Workload, demands: Demands, machine: Machine) -> None:
+    def __init__(
+        self, model: ModelFacts, workload: Workload, demands: Demands, machine: Machine, effort: Effort
+    ) -> None:
+        self.effort = effort
         self.model, self.workload, self.demands, self.machine = model, workload, demands, machine
         self.found: dict[Choice, Candidate | None] = {}
 
@@ -145,7 +159,7 @@ class _Tried:
         found = self.found[best]
         assert found is not None
         for choice in _neighbours(best, self.demands, self.workload):
-            if len(self.found) >= MOST_TRIED:
+            if len(self.found) >= self.effort.candidates:
                 return None
             other = self.price(choice)
             if other is not None and other.forecast.seconds < WORTH_IT * found.forecast.seconds:
@@ -181,12 +195,12 @@ class _Tried:
 def _first_round(tried: _Tried) -> Iterator[Choice]:
     """Every block size with the likeliest places for its keys and values."""
     width = tried.demands.micro_batch_tokens
-    for block in _blocks(tried.demands, tried.workload):
+    for block in _blocks(tried.demands, tried.workload, tried.effort.blocks):
         for device, host in _places(tried, block, width):
             yield Choice(block, width, device, host)
 
 
-def _blocks(demands: Demands, workload: Workload) -> list[int]:
+def _blocks(demands: Demands, workload: Workload, few: int) -> list[int]:
     """Block sizes, the largest first, no more than are worth a look; only the one asked for where one was."""
     most = max(1, workload.num_prompts)
     if demands.block_size:
@@ -194,7 +208,7 @@ def _blocks(demands: Demands, workload: Workload) -> list[int]:
     sizes = sorted({size for size in BLOCKS if size < most} | {min(most, BLOCKS[-1])}, reverse=True)
     # Blocks that share the prompts out evenly waste no pass on a small rest.
     even = sorted({-(-most // -(-most // size)) for size in sizes}, reverse=True)
-    step = max(1, -(-len(even) // MOST_BLOCKS))
+    step = max(1, -(-len(even) // few))
     return sorted({*even[::step], even[-1]}, reverse=True)
 
 
