@@ -26,7 +26,8 @@ from windlass.units import GIB
 
 FOUND = Checkup(
     cores=2, cpu="AMD EPYC", cpu_features=("avx512f", "avx512_bf16"), memory_total=24 * GIB, memory_available=16 * GIB,
-    control_group=17 * GIB, attention="plain torch, since there is no C compiler", devices=(), disks=(DiskCheck("/models", 75 * 10**9, DISK, 1.5e9),),
+    control_group=17 * GIB, attention="plain torch, since there is no C compiler", devices=(),
+    disks=(DiskCheck("/models", 75 * 10**9, DISK, 1.5e9),),
     versions={"torch": "2.13.0"}, machine=MACHINE, kept="/cache/machines/1.json",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from windlass.cli.numbers import counting, whole
+from windlass.errors import UsageError
 from windlass.facts.choices import check_device, check_dtype, check_folder, check_quantization
 from windlass.units import parse_size
 
@@ -87,6 +88,13 @@ class BudgetFlags:
         str | None,
         typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.", rich_help_panel=_PANEL),
     ] = None
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Run by a plan that `windlass plan -o FILE` made; it must be for this model.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
     seed: Annotated[
         int, typer.Option(parser=whole, metavar="N", help="Seed of every random draw.", rich_help_panel=_PANEL)
     ] = 0
@@ -101,7 +109,13 @@ class BudgetFlags:
         check_quantization(self.quantization)
         if self.offload_dir is not None:
             check_folder("--offload-dir", self.offload_dir.expanduser())
+        for flag, value in (("--block-size", self.block_size), ("--micro-batch-tokens", self.micro_batch_tokens)):
+            if self.plan is not None and value is not None:
+                raise UsageError(
+                    f"{flag} {value} has no effect beside --plan {self.plan}, which has its own; leave it out"
+                )
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments for `LLM`."""
-        return asdict(self) | {"offload_dir": str(self.offload_dir) if self.offload_dir else None}
+        folder, plan = (str(path) if path else None for path in (self.offload_dir, self.plan))
+        return asdict(self) | {"offload_dir": folder, "plan": plan}

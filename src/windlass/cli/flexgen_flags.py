@@ -68,6 +68,10 @@ class FlexGenFlags:
         """The policy, or None where no flag was given. Raises UsageError, for flags that fight with `budget` too."""
         if self == FlexGenFlags():
             return None
+        if budget.plan is not None:
+            raise UsageError(
+                f"--plan {budget.plan} says where every byte lies; FlexGen's flags say it again, leave one out"
+            )
         for given, flag, theirs in (
             (budget.block_size, "--block-size", "--gpu-batch-size times --num-gpu-batches"),
             (budget.micro_batch_tokens, "--micro-batch-tokens", "--gpu-batch-size"),

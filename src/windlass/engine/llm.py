@@ -30,6 +30,7 @@ from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight
 from windlass.engine.generation import Generation
+from windlass.engine.given_plan import checked_plan, read_given_plan
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
@@ -44,6 +45,7 @@ from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine_store import kept_machine
 from windlass.facts.plan import Plan
+from windlass.facts.plan_file import PlanFile
 from windlass.facts.progress import Progress
 from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
@@ -72,7 +74,8 @@ DISK_SECONDS = 1.5
 class LLM:
     """A model, far larger than memory if need be. Sizes are `"8GiB"` or bytes; see DESIGN for the names.
 
-    A Shape in place of a name has random weights; what of them streams is written below `offload_dir` meanwhile.
+    `plan` is one made before, or the file that `windlass plan -o` wrote; it is used as it is. A Shape in place of a
+    name has random weights; what of them streams is written below `offload_dir` meanwhile.
 
     Raises UsageError for arguments that make no sense, ModelError when the model cannot be run, and BudgetError from
     the first use when the work does not fit `host_memory`, the limit on the memory of the whole process.
@@ -90,7 +93,7 @@ class LLM:
         quantization: str | None = None,
         kv_cache_dtype: str = "auto",
         max_model_len: int | None = None,
-        plan: Plan | None = None,
+        plan: Plan | PlanFile | str | Path | None = None,
         seed: int = 0,
         block_size: int | None = None,
         micro_batch_tokens: int | None = None,
@@ -109,7 +112,7 @@ class LLM:
         self._seed = read_whole("seed", seed)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
-        self._given_plan = read_optional("plan", plan, Plan, "a Plan, such as another LLM's plan")
+        brought = read_given_plan(plan, block_size, micro_batch_tokens)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
@@ -128,6 +131,7 @@ class LLM:
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
+        self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
         self._foresight: Foresight | None = None
         self._loading: Plan | None = None

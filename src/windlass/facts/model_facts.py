@@ -29,6 +29,7 @@ class ModelFacts:
     """A decoder as the planner sees it. Bytes are of the compute dtype; `row_bytes` is one token's hidden state.
 
     `cache_shapes` maps a layer index to what it stores; layers that share keys and values are absent.
+    `weight_scale` is what weights take beside the compute dtype: 1.0, less where they are imagined in fewer bits.
     `attention_shapes` says how each layer attends, `experts_per_token` how many routed experts a token wants in a layer
     that has some.
     """
@@ -45,6 +46,7 @@ class ModelFacts:
     cache_shapes: tuple[tuple[int, CacheShape], ...]
     attention_shapes: tuple[tuple[int, AttentionShape], ...] = ()
     experts_per_token: int = 0
+    weight_scale: float = 1.0
 
     @property
     def weight_bytes(self) -> int:

@@ -1,17 +1,58 @@
 """How much work a run is asked to do; the planner divides memory for it."""
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`num_prompts` sequences of at most `prompt_len` prompt tokens that each grow by at most `gen_len` tokens."""
+    """`num_prompts` sequences of at most `prompt_len` prompt tokens that each grow by at most `gen_len` tokens.
+
+    `prompt_lens` are the lengths one by one where they are known, none over `prompt_len`; `mean_gen_len` is how long
+    answers become on average where some end before `gen_len`. Memory is divided for the most, time is forecast for
+    what is expected.
+    """
 
     num_prompts: int = 1
     prompt_len: int = 512
     gen_len: int = 128
+    prompt_lens: tuple[int, ...] = ()
+    mean_gen_len: float | None = None
 
     @property
     def tokens_per_sequence(self) -> int:
         """Keys and values a sequence may need. The last token generated is never fed back."""
         return self.prompt_len + max(self.gen_len, 1) - 1
+
+    @property
+    def mean_prompt_len(self) -> float:
+        """Tokens of a prompt, on average."""
+        return sum(self.prompt_lens) / len(self.prompt_lens) if self.prompt_lens else float(max(1, self.prompt_len))
+
+    @property
+    def generated_tokens(self) -> float:
+        """New tokens of all sequences together, as expected."""
+        return self.num_prompts * (self.gen_len if self.mean_gen_len is None else min(self.mean_gen_len, self.gen_len))
+
+    def still_running(self, step: float) -> float:
+        """The share of a block's sequences that want a token after `step` tokens of theirs, from 1 down to 0.
+
+        Answers end so that their mean is `mean_gen_len`: (1 - step / most) to the power that gives it, since nothing
+        more is known of how they are spread. Without a mean nothing ends early.
+        """
+        if self.mean_gen_len is None or self.mean_gen_len >= self.gen_len:
+            return 1.0
+        power = self.gen_len / max(1.0, self.mean_gen_len) - 1.0
+        return math.pow(max(0.0, 1.0 - step / self.gen_len), power)
+
+    def mean_attended(self, window: int | None) -> float:
+        """Tokens that a prompt's token attends to on average, itself among them, `window` at most."""
+        lens = self.prompt_lens or (max(1, self.prompt_len),)
+        return sum(_pairs(length, window) for length in lens) / max(1, sum(lens))
+
+
+def _pairs(length: int, window: int | None) -> float:
+    """Pairs of a token and one that it attends to, within a prompt of `length` tokens."""
+    if window is None or length <= window:
+        return length * (length + 1) / 2
+    return window * (window + 1) / 2 + (length - window) * window

@@ -92,7 +92,7 @@ class _Copy:
 
 
 class _Lane:
-    """One direction of the link, "upload" or "download": copies in their order, but one that is urgent goes before the next chunk of another.
+    """One direction of the link, "upload" or "download": copies in order, but urgent ones before the next chunk.
 
     `busy` counts what the link takes for what it carries, by its own rate.
     """

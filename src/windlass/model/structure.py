@@ -8,8 +8,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from windlass.errors import UnsupportedModel
+from windlass.facts.choices import DTYPES
 from windlass.facts.model_structure import ModelStructure, ParameterShape
-from windlass.facts.number_types import COMPUTED_IN
 from windlass.facts.tensor_name import Destination, NameRule, numbers_in, rule_for
 from windlass.model.dtypes import COMPUTE_DTYPES, dtype_name
 from windlass.model.lending import slots_of
@@ -75,7 +75,7 @@ class _ShapesOf:
     def __init__(self, lifted: LiftedModel, dtype: torch.dtype) -> None:
         self._built_in = dtype
         self._wide: dict[str, Callable[[str], bool]] = {
-            name: kept_in_float32(lifted.model, COMPUTE_DTYPES[name]) for name in COMPUTED_IN if name != "float32"
+            name: kept_in_float32(lifted.model, COMPUTE_DTYPES[name]) for name in DTYPES if name != "float32"
         }
         self._experts = expert_parameters(lifted)
 

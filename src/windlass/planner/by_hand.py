@@ -14,7 +14,7 @@ from windlass.facts.placement import Placement
 from windlass.facts.plan import MemoryBill, Plan
 from windlass.planner.disk_cache import disk_cache_memory
 from windlass.planner.residency import always_kept, deepened, fill, keeping_order, keys, place
-from windlass.planner.search import RUN_TO_RUN, staging, whole_mib
+from windlass.planner.rule import RUN_TO_RUN, staging, whole_mib
 from windlass.units import format_size
 
 # Shares come from whole percents and from sums of them: this much is rounding.

@@ -14,6 +14,8 @@ from windlass.facts.weight_group import WeightGroup
 
 # Slots for experts in transit, where there are experts on disk: one in use, the others arriving.
 EXPERT_SLOTS = 4
+# Slices that a ring has room for: one in use, the other arriving. More let the reads run further ahead.
+RING_SLICES = 2
 
 # Of a device's memory that nothing needs, the ring takes this share; the rest is for what no plan foresees.
 RING_SHARE_OF_SPARE = 0.75
@@ -68,7 +70,9 @@ def keys(sources: Iterable[ParameterSource]) -> frozenset[str]:
     return frozenset(source.key for source in sources)
 
 
-def keep(model: ModelFacts, fixed: MemoryBill, with_host: bool = False) -> tuple[frozenset[str], MemoryBill]:
+def keep(
+    model: ModelFacts, fixed: MemoryBill, with_host: bool = False, ring_slices: int = RING_SLICES
+) -> tuple[frozenset[str], MemoryBill]:
     """Which sources stay where the model computes, and the bill with them.
 
     What becomes resident leaves the ring, which frees room for more: a few rounds settle it. `with_host` says that
@@ -80,8 +84,8 @@ def keep(model: ModelFacts, fixed: MemoryBill, with_host: bool = False) -> tuple
         return keys([*always, *order]), whole
 
     def priced(chosen: Sequence[ParameterSource]) -> MemoryBill:
-        bill = bill_of(model.groups, fixed, chosen)
-        host = bill_of(model.groups, fixed, chosen, keys(order)) if with_host else bill
+        bill = bill_of(model.groups, fixed, chosen, NOTHING, ring_slices)
+        host = bill_of(model.groups, fixed, chosen, keys(order), ring_slices) if with_host else bill
         return replace(bill, ring=max(bill.ring, host.ring))
 
     chosen, bill = always, priced(always)
@@ -140,23 +144,31 @@ def deepened(plan: Plan) -> Plan:
 
 
 def bill_of(
-    groups: Sequence[WeightGroup], fixed: MemoryBill, chosen: Sequence[ParameterSource], host: frozenset[str] = NOTHING
+    groups: Sequence[WeightGroup],
+    fixed: MemoryBill,
+    chosen: Sequence[ParameterSource],
+    host: frozenset[str] = NOTHING,
+    ring_slices: int = RING_SLICES,
 ) -> MemoryBill:
-    """The bill when `chosen` stays and the rest streams: room for the two largest slices, and slots for experts."""
+    """The bill when `chosen` stays and the rest streams: room for the largest slices, and slots for experts."""
     kept = keys(chosen)
     parts = [part.buffer_bytes for part in slices(groups, kept, host)]
     experts = [_sizes(disk_piece(group, kept))[1] for group in groups if group.kind == "expert"]
     return replace(
         fixed,
         resident=resident_bytes(chosen),
-        ring=2 * max(parts, default=0),
+        ring=ring_slices * max(parts, default=0),
         expert_ring=EXPERT_SLOTS * max(experts, default=0),
         conversions=conversions(groups, kept),
     )
 
 
 def host_bill(
-    model: ModelFacts, fixed: MemoryBill, device: frozenset[str], beside: Sequence[ParameterSource]
+    model: ModelFacts,
+    fixed: MemoryBill,
+    device: frozenset[str],
+    beside: Sequence[ParameterSource],
+    ring_slices: int = RING_SLICES,
 ) -> MemoryBill:
     """The host's bill when `beside` stays there on its way to the device and what is in neither comes from disk."""
     there = keys(beside)
@@ -165,7 +177,7 @@ def host_bill(
     return replace(
         fixed,
         resident=sum(map(as_read, beside)),
-        ring=2 * max(parts, default=0),
+        ring=ring_slices * max(parts, default=0),
         expert_ring=EXPERT_SLOTS * max(experts, default=0),
     )
 

@@ -7,6 +7,7 @@ each in order and as far ahead as its ring has free bytes; the compute lane take
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from windlass.facts.plan import Plan
 
@@ -21,8 +22,7 @@ class Op(Enum):
     TAKE_BACK = "take back"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One thing one lane does. `part` indexes `plan.slices`; `start:stop` are the rows a COMPUTE works on."""
 
     op: Op
@@ -63,9 +63,9 @@ def schedule(plan: Plan, tokens: int, head_rows: int) -> Schedule:
 
     The head sees all its rows in each of its parts; a layer sees the row in micro-batches.
     """
-    by_part = []
+    by_part, row = [], micro_batches(plan, tokens)
     for index, part in enumerate(plan.slices):
-        ranges = ((0, head_rows),) if part.kind == "head" else micro_batches(plan, tokens)
+        ranges = ((0, head_rows),) if part.kind == "head" else row
         computes = tuple(Step(Op.COMPUTE, index, start, stop) for start, stop in ranges)
         reads = (Step(Op.READ, index),) if part.disk_bytes else ()
         uploads = (Step(Op.UPLOAD, index),) if plan.host is not None and part.streamed_bytes else ()

@@ -1,258 +1,276 @@
-"""Divides the budgets: what stays in memory, what streams, how many sequences a block holds.
+"""Finds the plan: candidates that fit every budget, priced by the forecast; the fastest for the work at hand wins.
 
-A simple rule for now, stated here once. Fixed costs come off first. If the whole model fits where it is computed, it is
-resident and keys and values take what is left. Otherwise the ring gets room for the two largest slices, keys and values
-at most half of what remains, and every byte left keeps weights: a tensor of each layer in turn, so that all layers
-stream alike. On a device, keys and values that have no place there go to host memory, and so do weights; what the
-host has no room for comes from disk. Keys and values go to disk only where there is no other way.
+What is tried: how many sequences a block holds; how wide micro-batches are, of prompts and of decoding rows; how many
+tokens a pass reads; how far the rings let reads run ahead; where keys and values lie, and so where their attention is
+computed. Weights get what this leaves, exact to a tensor. First every block size with the likeliest places for its keys
+and values, then, from the best of these, one change after the other for as long as one helps. Without a machine there
+is nothing to price by, and the rule of planner/rule.py decides.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from windlass.errors import BudgetError
+from windlass.facts.forecast import Forecast
+from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
-from windlass.facts.plan import MemoryBill, Plan
+from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
+from windlass.planner.balance import Rooms, balanced
+from windlass.planner.cost import forecast
 from windlass.planner.disk_cache import disk_cache_memory
-from windlass.planner.residency import as_read, fill, host_bill, keep, keeping_order, keys, slices
-from windlass.units import MIB, format_size
+from windlass.planner.layer_work import slice_works
+from windlass.planner.pace import pace_of
+from windlass.planner.residency import RING_SLICES
+from windlass.planner.rule import FIXED_SCRATCH, Demands, Division, divided, fits, page_bytes, pages_of, rule
+from windlass.units import MIB
 
-# Beyond this many sequences a pass is bound by compute on any machine we know; who asks for more gets more.
-LARGEST_BLOCK = 512
-# Embedding rows in flight, sampling, and what the allocator rounds up.
-FIXED_SCRATCH = 48 * MIB
-# As if the offload folder had all the room there can be.
-ANY_ROOM = 1 << 62
-# What interpreter and libraries hold differs by a few MiB from run to run; advice has to hold in the next one too.
-RUN_TO_RUN = 16 * MIB
+__all__ = ["FIXED_SCRATCH", "Candidate", "Demands", "Effort", "Found", "explore", "search"]
+
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
+RINGS = (RING_SLICES, 3, 4)
+# A change has to gain this much to be taken: below it forecasts do not tell plans apart.
+WORTH_IT = 0.998
+# The allocator's least, as engine.rehearsal has it.
+LEAST_ACTIVATIONS = 4 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
-    """What was measured or asked for, before anything is decided. Bytes, tokens and sequences.
+class Effort:
+    """Candidates priced in all, and blocks looked at in the first round: a search ends, however large the model."""
 
-    `activations` is for a micro-batch of `micro_batch_tokens`; `rows_held` counts the hidden rows that the model's
-    own forward keeps alive around the layers. `block_size` 0 leaves the block to the rule. On a device, `budget` and
-    `base` are the device's, `host_budget` and `host_base` those of the process's own memory. `offload` is the room for
-    keys and values in the offload folder, 0 where none was named. `plain_row` says that the hidden row may rest on the
-    host between layers.
+    candidates: int
+    blocks: int
+
+
+THOROUGH, QUICK = Effort(48, 10), Effort(16, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One point of the search. Shares are of the block's keys and values; the rest of them is on disk.
+
+    `passes` is by how much prefill passes are shorter than the rule has them, `decode_rows` cuts passes that decode.
     """
 
-    budget: int
-    base: int
-    activations: int
-    micro_batch_tokens: int
-    rows_held: float
-    page_tokens: int
-    device: str
-    block_size: int = 0
-    host_budget: int | None = None
-    host_base: int = 0
-    offload: int = 0
-    plain_row: bool = False
+    block: int
+    width: int
+    device: float = 1.0
+    host: float = 0.0
+    ring_slices: int = RING_SLICES
+    passes: int = 1
+    decode_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A plan that fits, and what it takes."""
+
+    plan: Plan
+    forecast: Forecast
 
     @property
-    def flag(self) -> str:
-        """The flag that sets the budget of the memory where the model computes."""
-        return "--host-memory" if self.host_budget is None else "--gpu-memory"
+    def kind(self) -> str:
+        """Where weights and keys and values mainly lie, for people: plans of one kind differ in sizes only."""
+        plan = self.plan
+        if not (plan.streamed_bytes or plan.memory.expert_ring or plan.host_bill.expert_ring):
+            weights = "all weights resident"
+        elif plan.host_bill.ring or plan.host_bill.expert_ring:
+            weights = "weights from disk"
+        else:
+            weights = "weights from host memory"
+        shares = {
+            "where the model computes": plan.device_pages,
+            "in host memory": plan.host_pages,
+            "on disk": plan.disk_pages,
+        }
+        places = [place for place, pages in shares.items() if pages * 20 > plan.num_pages]
+        return f"{weights}, keys and values {' and '.join(places)}"
 
 
-def search(model: ModelFacts, workload: Workload, demands: Demands) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best of all candidates; `others` are the rest, the fastest first."""
+
+    best: Candidate
+    others: tuple[Candidate, ...]
+
+    @property
+    def runner_up(self) -> Candidate | None:
+        """The best candidate of another kind, else the best with another block."""
+        best = self.best
+        for other in self.others:
+            if other.kind != best.kind:
+                return other
+        return next((other for other in self.others if other.plan.block_size != best.plan.block_size), None)
+
+
+def search(model: ModelFacts, workload: Workload, demands: Demands, machine: Machine | None = None) -> Plan:
     """The plan for a model, a workload and a budget. Raises BudgetError, with the smallest change that would do."""
-    block = min(demands.block_size or LARGEST_BLOCK, max(1, workload.num_prompts))
-    while True:
-        plan = _with_block(model, workload, demands, block)
-        if _fits(plan) and (block == 1 or demands.block_size or _cache_is_modest(model, plan)):
-            return plan
-        if block == 1 or demands.block_size:
-            spilled = _spill(model, demands, plan)
-            if spilled is None:
-                raise BudgetError(_too_small(model, workload, demands, plan, block))
-            return spilled
-        block = max(1, block * 3 // 4)
+    return rule(model, workload, demands) if machine is None else explore(model, workload, demands, machine).best.plan
 
 
-def _fits(plan: Plan) -> bool:
-    return plan.memory.spare >= 0 and (plan.host is None or plan.host.spare >= 0)
+def explore(
+    model: ModelFacts, workload: Workload, demands: Demands, machine: Machine, effort: Effort = THOROUGH
+) -> Found:
+    """The search with all that it looked at. Raises BudgetError where no plan fits, UsageError for a poor profile."""
+    tried = _Tried(model, workload, demands, machine, effort)
+    for choice in _first_round(tried):
+        tried.price(choice)
+    best = tried.best()
+    if best is None:
+        # The rule knows the smallest change that would do, and takes every way out; what it finds is an answer too.
+        plan = rule(model, workload, demands)
+        return Found(Candidate(plan, forecast(model, plan, machine, workload)), ())
+    while (better := tried.improved(best)) is not None:
+        best = better
+    ordered = sorted(tried.candidates(), key=lambda found: (found.forecast.seconds, _memory(found.plan)))
+    return Found(ordered[0], tuple(ordered[1:]))
 
 
-def _cache_is_modest(model: ModelFacts, plan: Plan) -> bool:
-    """Keys and values may crowd out weights only up to half of what both share."""
-    bill = plan.host_bill
-    return plan.disk_bytes == 0 or bill.cache <= bill.resident + bill.spare or bill.cache <= model.weight_bytes // 20
+class _Tried:
+    """Everything that has been priced, by choice; None where it does not fit."""
 
+    def __init__(
+        self, model: ModelFacts, workload: Workload, demands: Demands, machine: Machine, effort: Effort
+    ) -> None:
+        self.effort = effort
+        self.model, self.workload, self.demands, self.machine = model, workload, demands, machine
+        self.found: dict[Choice, Candidate | None] = {}
 
-def _with_block(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> Plan:
-    pages = block * -(-workload.tokens_per_sequence // demands.page_tokens)
-    if demands.host_budget is None:
-        return _plan(model, workload, demands, block, pages, 0)
-    plan = _plan(model, workload, demands, block, pages, 0)
-    if plan.streamed_bytes == 0 and plan.memory.spare >= 0:
-        return plan
-    room = _room_for_cache(plan)
-    on_device = min(pages, max(0, room) // _page_bytes(model, demands))
-    return _plan(model, workload, demands, block, pages, pages - on_device)
+    def price(self, choice: Choice) -> Candidate | None:
+        if choice not in self.found:
+            self.found[choice] = None
+            plan = self.plan(choice)
+            if plan is not None and fits(plan):
+                told = forecast(self.model, plan, self.machine, self.workload)
+                self.found[choice] = Candidate(plan, told)
+        return self.found[choice]
 
+    def candidates(self) -> list[Candidate]:
+        return [found for found in self.found.values() if found is not None]
 
-def _room_for_cache(plan: Plan) -> int:
-    """Half of what weights and keys and values share on the device, once the ring has its part."""
-    return replace(plan.memory, resident=0, cache=0).spare // 2
+    def best(self) -> Choice | None:
+        fitting = {choice: found.forecast.seconds for choice, found in self.found.items() if found is not None}
+        return min(fitting, key=lambda choice: fitting[choice]) if fitting else None
 
-
-def _page_bytes(model: ModelFacts, demands: Demands) -> int:
-    return max(1, demands.page_tokens * model.cache_bytes_per_token)
-
-
-def _plan(model: ModelFacts, workload: Workload, demands: Demands, block: int, pages: int, host_pages: int) -> Plan:
-    pass_tokens = _pass_tokens(model, workload, demands, block)
-    row_on_host = demands.plain_row and pass_tokens > max(block, _most_rows(model, demands, demands.budget))
-    page_bytes = demands.page_tokens * model.cache_bytes_per_token
-    fixed = MemoryBill(
-        budget=demands.budget,
-        base=demands.base,
-        resident=0,
-        ring=0,
-        expert_ring=0,
-        cache=(pages - host_pages) * page_bytes,
-        # Of a row that rests on the host, the device holds two micro-batches coming and two going.
-        row=int((4 * demands.micro_batch_tokens if row_on_host else pass_tokens) * model.row_bytes * demands.rows_held),
-        activations=demands.activations,
-        scratch=FIXED_SCRATCH + 4 * 4 * model.vocab_size * block,
-    )
-    alone = demands.host_budget is None
-    resident, bill = keep(model, fixed, with_host=not alone)
-    plan = Plan(
-        model=model.name,
-        device=demands.device,
-        dtype=model.dtype,
-        block_size=block,
-        pass_tokens=pass_tokens,
-        micro_batch_tokens=demands.micro_batch_tokens,
-        page_tokens=demands.page_tokens,
-        num_pages=pages,
-        slices=slices(model.groups, resident),
-        resident=resident,
-        memory=bill,
-        row_on_host=row_on_host,
-    )
-    return plan if alone else _with_host(model, demands, plan, host_pages, host_pages * page_bytes)
-
-
-def _with_host(model: ModelFacts, demands: Demands, plan: Plan, host_pages: int, cache: int) -> Plan:
-    """The plan with what the device does not hold in host memory, as far as there is room."""
-    assert demands.host_budget is not None
-    fixed = MemoryBill(
-        budget=demands.host_budget,
-        base=demands.host_base,
-        resident=0,
-        ring=0,
-        expert_ring=0,
-        cache=cache,
-        row=plan.pass_tokens * model.row_bytes if plan.row_on_host else 0,
-        activations=staging(model, plan) if host_pages else 0,
-        scratch=FIXED_SCRATCH,
-    )
-    wanted = [source for source in keeping_order(model.groups) if source.key not in plan.resident]
-    beside, bill = wanted, host_bill(model, fixed, plan.resident, wanted)
-    if bill.spare < 0:
-        beside, bill = [], host_bill(model, fixed, plan.resident, [])
-    while bill.spare > 0 and len(beside) < len(wanted):
-        grown = fill(wanted, bill.spare + bill.resident, as_read)
-        if len(grown) <= len(beside):
-            break
-        beside, bill = grown, host_bill(model, fixed, plan.resident, grown)
-    there = keys(beside)
-    return replace(
-        plan,
-        slices=slices(model.groups, plan.resident, there),
-        host=bill,
-        host_resident=there,
-        host_pages=host_pages,
-    )
-
-
-def _spill(model: ModelFacts, demands: Demands, plan: Plan) -> Plan | None:
-    """The plan with as few pages of keys and values on disk as make it fit, or None where that does not help."""
-    bill, page_bytes = plan.host_bill, _page_bytes(model, demands)
-    if plan.host is not None and plan.memory.spare < 0:
+    def improved(self, best: Choice) -> Choice | None:
+        """A neighbour that is worth it, or None where there is none or enough has been tried."""
+        found = self.found[best]
+        assert found is not None
+        for choice in _neighbours(best, self.demands, self.workload):
+            if len(self.found) >= self.effort.candidates:
+                return None
+            other = self.price(choice)
+            if other is not None and other.forecast.seconds < WORTH_IT * found.forecast.seconds:
+                return choice
         return None
-    cost = disk_cache_memory(model, plan.page_tokens, plan.block_size)
-    pages = -(-(cost - bill.spare) // page_bytes)
-    # Where the host computes one page at least stays with it.
-    movable = plan.host_pages if plan.host is not None else plan.num_pages - 1
-    if pages > movable or pages * page_bytes > demands.offload:
-        return None
-    bill = replace(bill, cache=bill.cache - pages * page_bytes, scratch=bill.scratch + cost)
-    if plan.host is None:
-        return replace(plan, memory=bill, disk_pages=pages)
-    return replace(plan, host=bill, host_pages=plan.host_pages - pages, disk_pages=pages)
+
+    def asked(self, width: int) -> Demands:
+        """The demands with micro-batches of another width: what was measured for one is taken to grow with it."""
+        measured = self.demands
+        if width == measured.micro_batch_tokens:
+            return measured
+        activations = int(measured.activations * width / measured.micro_batch_tokens)
+        return replace(measured, micro_batch_tokens=width, activations=max(LEAST_ACTIVATIONS, activations))
+
+    def plan(self, choice: Choice) -> Plan | None:
+        """What the choice comes to, or None where keys and values have no place."""
+        asked, pages = self.asked(choice.width), pages_of(self.workload, self.demands, choice.block)
+        here, there = round(choice.device * pages), round(choice.host * pages)
+        if asked.host_budget is None:
+            here, there = max(1, here), 0
+        there = min(there, pages - here)
+        on_disk = pages - here - there
+        if on_disk * page_bytes(self.model, asked) > asked.offload:
+            return None
+        division = Division(choice.block, there, on_disk, None, choice.ring_slices)
+        if choice.passes > 1:
+            whole = divided(self.model, self.workload, asked, division).pass_tokens
+            division = replace(division, pass_tokens=max(choice.block, choice.width, -(-whole // choice.passes)))
+        plan = divided(self.model, self.workload, asked, division)
+        return replace(plan, micro_batch_sequences=choice.decode_rows)
 
 
-def staging(model: ModelFacts, plan: Plan) -> int:
-    """Queries, keys and values of two micro-batches of one layer on their way between device and host, and back."""
-    layer = max((shape.elements for _, shape in model.cache_shapes), default=0) * model.itemsize
-    return 2 * plan.micro_batch_tokens * (layer + 8 * model.row_bytes)
+def _first_round(tried: _Tried) -> Iterator[Choice]:
+    """Every block size with the likeliest places for its keys and values."""
+    width = tried.demands.micro_batch_tokens
+    for block in _blocks(tried.demands, tried.workload, tried.effort.blocks):
+        for device, host in _places(tried, block, width):
+            yield Choice(block, width, device, host)
 
 
-def _pass_tokens(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> int:
-    """All prompts of the block in one pass if their hidden rows stay under an eighth of a budget they may lie in."""
-    share = max(_most_rows(model, demands, demands.budget), demands.micro_batch_tokens)
-    if demands.host_budget is not None and demands.plain_row:
-        share = max(share, _most_rows(model, demands, demands.host_budget))
-    return max(block, min(block * workload.prompt_len, share))
+def _blocks(demands: Demands, workload: Workload, few: int) -> list[int]:
+    """Block sizes, the largest first, no more than are worth a look; only the one asked for where one was."""
+    most = max(1, workload.num_prompts)
+    if demands.block_size:
+        return [min(demands.block_size, most)]
+    sizes = sorted({size for size in BLOCKS if size < most} | {min(most, BLOCKS[-1])}, reverse=True)
+    # Blocks that share the prompts out evenly waste no pass on a small rest.
+    even = sorted({-(-most // -(-most // size)) for size in sizes}, reverse=True)
+    step = max(1, -(-len(even) // few))
+    return sorted({*even[::step], even[-1]}, reverse=True)
 
 
-def _most_rows(model: ModelFacts, demands: Demands, budget: int) -> int:
-    """Rows that an eighth of a budget holds."""
-    return int(budget / 8 / demands.rows_held / model.row_bytes)
+def _places(tried: _Tried, block: int, width: int) -> Iterable[tuple[float, float]]:
+    """Shares of the keys and values on the device and on the host."""
+    model, workload, asked = tried.model, tried.workload, tried.demands
+    pages, page = pages_of(workload, asked, block), page_bytes(model, asked)
+    if asked.host_budget is None:
+        whole = divided(model, workload, asked, Division(block))
+        if whole.memory.spare >= 0 or not asked.offload:
+            return [(1.0, 0.0)]
+        room = whole.memory.cache + whole.memory.spare - disk_cache_memory(model, asked.page_tokens, block)
+        return [(max(0, room // page) / pages, 0.0)]
+    bare = divided(model, workload, asked, Division(block, host_pages=pages))
+    assert bare.host is not None
+    device = replace(bare.memory, resident=0).spare
+    # Whatever rests there may give way: weights to the disk, and so to a ring, for which a slice or two is set aside.
+    ring = RING_SLICES * max((part.buffer_bytes for part in bare.slices), default=0)
+    host = replace(bare.host, resident=0, cache=0, ring=max(bare.host.ring, ring)).spare
+    spill = disk_cache_memory(model, asked.page_tokens, block) if asked.offload else 0
+    most_here, most_there = min(1.0, max(0, device // page) / pages), max(0.0, min(1.0, (host // page) / pages))
+    found = {(most_here, min(most_there, 1.0 - most_here)), (0.0, most_there), (min(0.5, most_here), most_there)}
+    rooms = Rooms(device, host - spill, asked.offload)
+    pace = pace_of(tried.machine, bare)
+    best = balanced(model, workload, bare, pace, slice_works(model, bare), rooms)
+    if best is not None:
+        found.add((best.device, min(best.host, 1.0 - best.device)))
+    return sorted(found)
 
 
-def _too_small(model: ModelFacts, workload: Workload, demands: Demands, plan: Plan, block: int) -> str:
-    on_host = plan.memory.spare >= 0
-    bill = plan.host_bill if on_host else plan.memory
-    missing = -bill.spare
-    flag = "--host-memory" if on_host else demands.flag
-    changes = [
-        f"{flag} {whole_mib(bill.budget + missing + RUN_TO_RUN)}",
-        *_smaller_work(model, workload, demands, block),
-    ]
-    if not demands.offload and _spill(model, replace(demands, offload=ANY_ROOM), plan) is not None:
-        changes.append("--offload-dir with a folder that keys and values may go to")
-    where = "" if plan.host is None else " of host memory" if on_host else f" on {demands.device}"
-    return (
-        f"{model.name} needs {format_size(bill.budget + missing)}{where} to run with {block} sequence(s) at a time, "
-        f"the budget is {format_size(bill.budget)}: {format_size(missing)} are missing "
-        f"({format_size(bill.base)} interpreter and libraries, {format_size(bill.ring + bill.expert_ring)} weights in "
-        f"transit, {format_size(bill.resident)} that must stay, {format_size(bill.cache)} keys and values, "
-        f"{format_size(bill.row + bill.activations + bill.scratch + bill.conversions)} activations); "
-        f"use {', or '.join(changes)}"
-    )
+def _neighbours(choice: Choice, demands: Demands, workload: Workload) -> Iterator[Choice]:
+    """What differs in one respect, those that gain most often first."""
+    most = max(1, workload.num_prompts)
+    for rows in (None, -(-choice.block // 4), -(-choice.block // 8)):
+        if demands.host_budget is not None and choice.block >= 8:
+            yield replace(choice, decode_rows=rows)
+    if not demands.block_size:
+        near = [size for size in (*BLOCKS, most) if size <= most and size != choice.block]
+        yield from (replace(choice, block=size) for size in _next_to(choice.block, near))
+    if not demands.width_fixed:
+        yield from (replace(choice, width=width) for width in _next_to(choice.width, WIDTHS))
+    yield from (replace(choice, ring_slices=size) for size in _next_to(choice.ring_slices, RINGS))
+    yield from (replace(choice, passes=passes) for passes in (choice.passes * 2, choice.passes // 2) if passes >= 1)
+    if demands.host_budget is not None:
+        for device in (choice.device * 0.75, min(1.0, choice.device * 1.25 + 0.05)):
+            yield replace(choice, device=device, host=max(0.0, min(1.0 - device, choice.host + choice.device - device)))
 
 
-def _smaller_work(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> list[str]:
-    """Changes of the work that have been tried and fit: fewer sequences at a time, or fewer tokens of each."""
-    host = None if demands.host_budget is None else demands.host_budget - RUN_TO_RUN
-    tight = replace(demands, budget=demands.budget - RUN_TO_RUN, host_budget=host)
-    changes = []
-    smaller = block // 2
-    while smaller and not _fits(_with_block(model, workload, tight, smaller)):
-        smaller //= 2
-    if smaller:
-        changes.append(f"--block-size {smaller}")
-    tokens = workload.tokens_per_sequence // 2
-    while tokens and not _fits(_with_block(model, _shortened(workload, tokens), tight, block)):
-        tokens //= 2
-    if tokens:
-        changes.append(f"prompts and --max-tokens that come to {tokens} tokens together")
-    return changes
+def _next_to(size: int, sizes: Iterable[int]) -> list[int]:
+    """The next larger and the next smaller one."""
+    larger = min((other for other in sizes if other > size), default=None)
+    smaller = max((other for other in sizes if other < size), default=None)
+    return [other for other in (larger, smaller) if other is not None]
 
 
-def _shortened(workload: Workload, tokens: int) -> Workload:
-    """Sequences of `tokens` tokens, the answer cut first."""
-    prompt_len = min(workload.prompt_len, tokens)
-    return replace(workload, prompt_len=prompt_len, gen_len=max(1, tokens - prompt_len))
+def _memory(plan: Plan) -> int:
+    """Bytes that a plan takes of all memories."""
+    bills = (plan.memory,) if plan.host is None else (plan.memory, plan.host)
+    return sum(bill.budget - bill.spare for bill in bills)
 
 
-def whole_mib(nbytes: int) -> str:
-    """A size to advise, rounded up so that it is enough: `1234MiB`."""
-    return f"{-(-nbytes // MIB)}MiB"
+def cheapest(found: Found, seconds: float) -> Candidate | None:
+    """The candidate that takes least memory of those that are done within `seconds`, or None."""
+    within = [each for each in (found.best, *found.others) if each.forecast.seconds <= seconds]
+    return min(within, key=lambda each: _memory(each.plan)) if within else None

@@ -1,0 +1,52 @@
+"""A plan from a file runs as the plan itself would; one that does not suit the run is refused before anything loads."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from checkpoints import random_model, save
+from windlass.engine.llm import LLM
+from windlass.errors import UsageError
+from windlass.facts.plan_file import PlanFile, identity, write_plan
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
+from windlass.planner.residency import keep_only
+
+PROMPT = {"prompt_token_ids": [5, 6, 7, 8]}
+GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(random_model("llama"), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(autouse=True)
+def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+
+
+def test_a_plan_file_is_used_as_it_is(folder: Path, tmp_path: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        plan = keep_only(llm.opened.facts, llm.plan_for(Workload(1, 4, 8)), frozenset())
+        wanted = llm.generate(PROMPT, GREEDY)[0].outputs[0].token_ids
+        write_plan(tmp_path / "plan.json", PlanFile(identity(llm.opened.facts), plan))
+    assert plan.disk_bytes > 0
+    with LLM(folder, device="cpu", plan=tmp_path / "plan.json") as llm:
+        assert llm.generate(PROMPT, GREEDY)[0].outputs[0].token_ids == wanted
+        assert llm.plan == plan
+
+
+def test_a_plan_that_does_not_suit_the_run_is_refused(folder: Path, tmp_path: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        file = PlanFile(identity(llm.opened.facts), llm.plan_for(Workload(1, 4, 8)))
+    write_plan(tmp_path / "plan.json", replace(file, model=replace(file.model, layers=99)))
+    with pytest.raises(UsageError, match=r"the plan is for .*: layers 99, not"):
+        LLM(folder, device="cpu", plan=tmp_path / "plan.json")
+    with pytest.raises(UsageError, match=r"the plan is for cpu, this run computes on sim"):
+        LLM(folder, device="sim", gpu_memory="1GiB", plan=file.plan)
+    with pytest.raises(UsageError, match=r"needs .* of host memory, here are 50.0 MiB: .* are missing"):
+        LLM(folder, device="cpu", host_memory="50MiB", plan=file.plan)
+    with pytest.raises(UsageError, match="--block-size 2 has no effect beside a plan"):
+        LLM(folder, device="cpu", block_size=2, plan=file.plan)
