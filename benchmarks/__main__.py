@@ -1,9 +1,9 @@
-"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers} ..."""
+"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers,forecast} ..."""
 
 import runpy
 import sys
 
-NAMES = ("offload", "prefill", "cache", "resident", "tiers")
+NAMES = ("offload", "prefill", "cache", "resident", "tiers", "forecast")
 
 
 def main() -> None:
