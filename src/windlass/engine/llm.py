@@ -6,7 +6,6 @@ The plan is made for the work at hand: with the first prompts, and again when la
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -26,13 +25,13 @@ from windlass.engine.arguments import (
     refuse_what_is_to_come,
 )
 from windlass.engine.bad_words import bad_words
-from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
-from windlass.engine.foresight import Foresight
+from windlass.engine.foresight import Foresight, kept_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.planning import Budgets, make_plan
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.run_record import keep
 from windlass.engine.sequence import Sequence as Answer
@@ -40,7 +39,7 @@ from windlass.engine.stopping import StopCheck
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
 from windlass.engine.verdicts import require_proven
-from windlass.errors import BudgetError, RequestError, UsageError
+from windlass.errors import RequestError, UsageError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine_store import kept_machine
@@ -60,13 +59,10 @@ from windlass.model.hub import model_folder
 from windlass.model.shape_checkpoint import shape_config
 from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.planner.search import search
 from windlass.settings import num_threads
 
 LOG = logging.getLogger("windlass")
 
-# Where the usual width does not fit: less memory for activations, and a lower rate of prefill.
-NARROWER_MICRO_BATCHES = (128, 32)
 # How long the disk is measured before a model that streams (seconds).
 DISK_SECONDS = 1.5
 
@@ -133,7 +129,7 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
-        self._foresight: Foresight | None = None
+        self._foresight = kept_foresight(self.opened.folder, chosen)
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -187,10 +183,7 @@ class LLM:
         self._given_plan = plan
 
     def foresee(self, foresight: Foresight) -> None:
-        """Has reports set a forecast beside what is measured, and every run kept for later forecasts.
-
-        To be called before the model is loaded.
-        """
+        """Plans and forecasts by this instead of the kept profile; to be called before the model is loaded."""
         self._foresight = foresight
 
     def generate(
@@ -370,28 +363,10 @@ class LLM:
         return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
 
     def _make_plan(self, workload: Workload) -> Plan:
-        """With the widest micro-batches that fit, unless a width was asked for. Raises BudgetError, of the widest."""
-        if self._micro_batch_tokens is not None:
-            return self._plan_with(workload, self._micro_batch_tokens)
-        try:
-            return self._plan_with(workload, None)
-        except BudgetError as refusal:
-            for narrower in NARROWER_MICRO_BATCHES:
-                with suppress(BudgetError):
-                    return self._plan_with(workload, narrower)
-            raise refusal
-
-    def _plan_with(self, workload: Workload, micro_batch_tokens: int | None) -> Plan:
-        asked = demands(
-            self.opened,
-            workload,
-            self._host_memory,
-            self._gpu_memory,
-            micro_batch_tokens,
-            self._block_size,
-            self._offload_dir,
+        budgets = Budgets(
+            self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size, self._offload_dir
         )
-        return search(self.opened.facts, workload, asked)
+        return make_plan(self.opened, workload, budgets, self._foresight.machine if self._foresight else None)
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""
