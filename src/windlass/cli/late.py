@@ -8,6 +8,8 @@ import importlib.util
 import sys
 from typing import Any
 
+from windlass.errors import UsageError
+
 _PACKAGED_MODEL = "windlass.packaged_model"
 
 
@@ -20,3 +22,9 @@ def packaged_model() -> Any | None:
     """The package that holds a small model, or None in a build that was made without one."""
     present = _PACKAGED_MODEL in sys.modules or importlib.util.find_spec(_PACKAGED_MODEL) is not None
     return importlib.import_module(_PACKAGED_MODEL) if present else None
+
+
+def require_plotting() -> None:
+    """Raises UsageError where matplotlib, which pictures are drawn with, is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib, which is not installed; pip install 'windlass[plot]'")

@@ -42,6 +42,7 @@ from windlass.engine.verdicts import require_proven
 from windlass.errors import BudgetError, RequestError, UsageError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
+from windlass.facts.machine_store import kept_machine
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile
 from windlass.facts.progress import Progress
@@ -362,8 +363,11 @@ class LLM:
         return search(self.opened.facts, workload, asked)
 
     def _disk(self, plan: Plan) -> DiskProfile:
-        """How the checkpoint's disk reads best. Only measured where every pass will depend on it."""
+        """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""
         if plan.host_bill.ring or plan.host_bill.expert_ring:
+            kept = kept_machine(self.opened.folder)
+            if kept is not None and kept.disk.rate:
+                return kept.disk
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
 

@@ -89,7 +89,7 @@ def machine_named(
     if bus is not None:
         if machine.device is None:
             raise UsageError(f"--bus {bus} has no effect: {machine.name} has no device; name one, as in --machine t4")
-        machine = _changed(machine, "link", f"--bus {bus}", link=_link(*_bus_rate(bus)))
+        machine = _changed(machine, "link", f"--bus {bus}: {_bus_rate(bus)[1]}", link=_link(_bus_rate(bus)[0]))
     if host_memory is not None:
         host = replace(machine.host, memory=host_memory)
         machine = _changed(machine, "host.memory", f"--host-memory {host_memory:,} bytes", host=host)
@@ -121,7 +121,7 @@ def generic_host() -> Machine:
     )
     return Machine(
         name=entry["name"],
-        measured="not measured: catalogue",
+        measured="an ordinary one of the catalogue",
         cores=int(value["cores"]),
         host=host,
         disk=DiskProfile(value["disk"], 8 * MIB, 8, True, figures["disk"].source),
@@ -174,9 +174,9 @@ def _with_device(name: str, host: Machine) -> Machine:
     return replace(
         host,
         name=f"{device.title} beside {host.name}",
-        measured=f"device: catalogue; host: {host.measured}",
+        measured=f"device of the catalogue, from its datasheet; host: {host.measured}",
         device=device_rates(device),
-        link=_link(link_rate, link_source),
+        link=_link(link_rate),
         sources=dict(host.sources) | sources,
     )
 
@@ -200,7 +200,7 @@ def _bus_rate(bus: str) -> tuple[float, str]:
     return wire.value * kept.value, f"{wire.source}; {kept.source}"
 
 
-def _link(rate: float, _source: str) -> Link:
+def _link(rate: float) -> Link:
     kept = efficiencies()
     pageable = rate * kept["pageable"].value
     return Link(rate, rate, rate * kept["both"].value, pageable, pageable)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from windlass.facts.disk_profile import DiskProfile
+from windlass.facts.machine import Machine
+from windlass.facts.machine_file import machine_json
+from windlass.facts.machine_table import machine_lines
 from windlass.units import format_bytes, format_rate, format_size
 
 # Flags of /proc/cpuinfo with which bfloat16 products run at full speed.
@@ -12,28 +15,31 @@ FAST_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class DiskCheck:
-    """A folder's disk. Sizes in bytes; `profile` is what measured best there."""
+    """A folder's disk. Sizes in bytes; `profile` is what read best there, `write_rate` bytes/s, 0.0 if not measured."""
 
     folder: str
     free: int
     profile: DiskProfile
+    write_rate: float = 0.0
 
     def lines(self) -> list[str]:
         """For people."""
         if not self.profile.rate:
             return [f"disk     {self.folder}: {format_bytes(self.free)} free, {self.profile.reason}"]
+        written = f", {format_rate(self.write_rate)} written" if self.write_rate else ""
         return [
             f"disk     {self.folder}: {format_rate(self.profile.rate)} read, best with {self.profile.depth} reads of "
-            f"{format_size(self.profile.chunk)} in flight, {format_bytes(self.free)} free",
+            f"{format_size(self.profile.chunk)} in flight{written}, {format_bytes(self.free)} free",
             f"         {self.profile.reason}",
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """Bytes, bytes/s and flops/s. `control_group` is what the tightest control group leaves, None where none limits.
+    """Bytes. `control_group` is what the tightest control group leaves, None where none limits.
 
     `cpu_features` are those that decide the speed of bfloat16; `devices` names accelerators with their memory.
+    `machine` is the profile with the disk of the first folder; it is kept in `kept`.
     """
 
     cores: int
@@ -42,26 +48,26 @@ class Checkup:
     memory_total: int
     memory_available: int
     control_group: int | None
-    copy_rate: float
-    matmul_rates: Mapping[str, float]
     devices: tuple[str, ...]
     disks: tuple[DiskCheck, ...]
     versions: Mapping[str, str]
+    machine: Machine
+    kept: str
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
-        return asdict(self)
+        """For `--json`; `machine` is as in a profile file."""
+        return asdict(self) | {"machine": machine_json(self.machine)}
 
     def lines(self) -> list[str]:
-        """For people, one fact a line."""
+        """For people, one fact a line, then the table and what it means."""
         return [
             f"cpu      {self.cpu}, {self.cores} cores",
             f"         {self._bfloat16()}",
             f"memory   {self._memory()}",
-            f"         copies at {format_rate(self.copy_rate)}",
             *(f"device   {device}" for device in self.devices or ("none but the cpu",)),
             *(line for disk in self.disks for line in disk.lines()),
-            "matmul   " + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in self.matmul_rates.items()),
+            *machine_lines(self.machine),
+            f"kept     in {self.kept}; --fresh measures again",
             "stands   on " + ", ".join(f"{name} {number}" for name, number in self.versions.items()),
         ]
 

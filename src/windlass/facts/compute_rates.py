@@ -12,8 +12,9 @@ class ComputeRates:
 
     memory             bytes of its memory in all
     memory_rate        bytes/s that its memory is read at
+    copy_rate          bytes/s that its memory is copied at, each byte counted once; 0.0 where it was not measured
     matmul             flops/s by rows, of weights that come from memory (so few rows are bound by reading them)
-    prefill_attention  flops/s of causal attention by tokens of the prompt
+    prefill_attention  flops/s of causal attention by tokens of the prompt; pairs that are not seen do not count
     decode_attention   bytes/s of keys and values by query heads that share a key head
     step_seconds       what a layer costs a micro-batch however small it is: interpreter, launches
     row_rate           bytes/s of hidden rows through a layer apart from products and attention: norms, rotary
@@ -28,3 +29,4 @@ class ComputeRates:
     decode_attention: Mapping[str, RateCurve]
     step_seconds: float
     row_rate: float
+    copy_rate: float = 0.0

@@ -7,6 +7,9 @@ from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.link import Link
 
+BUSY_SOURCE = "busy"
+"""What `sources` calls the remark that others used the processor while it was measured."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:

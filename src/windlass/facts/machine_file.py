@@ -115,6 +115,7 @@ def _rates(name: str, value: object) -> ComputeRates:
         decode_attention=_read(found, "decode_attention", _mapping(_curve), within=name),
         step_seconds=_read(found, "step_seconds", _rate, within=name),
         row_rate=_read(found, "row_rate", _rate, within=name),
+        copy_rate=_read(found, "copy_rate", _rate, 0.0, within=name),
     )
 
 

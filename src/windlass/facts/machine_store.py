@@ -27,15 +27,29 @@ def kept_machine(folder: Path) -> Machine | None:
         return None  # absent, broken or of another version: it is measured again
 
 
+def kept_beside() -> Machine | None:
+    """A profile of this machine with another disk: all but the disk of it holds for every disk."""
+    for file in sorted(_folder().glob(f"{_hash(machine_identity())}-*.json")):
+        try:
+            return read_machine(file)
+        except UsageError:
+            continue
+    return None
+
+
 def profile_path(folder: Path) -> Path:
     """The file of the profile, which need not exist."""
-    described = json.dumps(machine_identity(folder), sort_keys=True)
-    return cache_folder() / "machines" / f"{hashlib.sha256(described.encode()).hexdigest()[:16]}.json"
+    return _folder() / f"{_hash(machine_identity())}-{_hash(disk_identity(folder))}.json"
 
 
-def machine_identity(folder: Path) -> Mapping[str, object]:
-    """What a measurement is good for: when any of it changes, the machine is measured anew."""
+def disk_identity(folder: Path) -> Mapping[str, object]:
+    """The disk of a folder, which need not exist yet: its mount point and device."""
     disk = _existing(folder)
+    return {"mount": str(_mount(disk)), "device": disk.stat().st_dev}
+
+
+def machine_identity() -> Mapping[str, object]:
+    """What a measurement is good for, apart from its disk: when any of it changes, the machine is measured anew."""
     return {
         "version": VERSION,
         "cpu": cpu_name(),
@@ -44,7 +58,6 @@ def machine_identity(folder: Path) -> Mapping[str, object]:
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "torch": metadata.version("torch"),
         "devices": _devices(),
-        "disk": [str(_mount(disk)), disk.stat().st_dev],
     }
 
 
@@ -58,6 +71,14 @@ def cpu_fields() -> Mapping[str, str]:
     text = _text(Path("/proc/cpuinfo"))
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _folder() -> Path:
+    return cache_folder() / "machines"
+
+
+def _hash(identity: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _devices() -> list[str]:

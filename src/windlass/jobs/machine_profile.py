@@ -1,9 +1,9 @@
 """Measures this machine and one of its disks, once, and keeps what was found: every plan and forecast stands on it."""
 
 import datetime
-import platform
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +16,15 @@ from windlass.engine.target import HOST, Target
 from windlass.errors import StorageError
 from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.disk_profile import DiskProfile
-from windlass.facts.machine import Machine
+from windlass.facts.machine import BUSY_SOURCE, Machine
 from windlass.facts.machine_file import write_machine
-from windlass.facts.machine_store import cpu_fields, cpu_name, kept_machine, profile_path
+from windlass.facts.machine_store import cpu_name, kept_beside, kept_machine, profile_path
 from windlass.kernels.attention_rates import measure_decode_attention, measure_prefill_attention
 from windlass.memory.device_rates import device_memory, measure_link
 from windlass.memory.disk_sample import SAMPLE_BYTES, disk_sample
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import available_bytes, limit_malloc, resident_bytes
-from windlass.memory.product_rates import LAYER, ROWS, measure_products, measure_reads
+from windlass.memory.product_rates import LAYER, ROWS, measure_copies, measure_products, measure_reads
 from windlass.settings import num_threads, usable_cores
 from windlass.units import GIB, MIB, format_bytes
 
@@ -41,6 +41,8 @@ class Effort:
     prompts: tuple[int, ...] = (16, 64, 256, 512, 1024, 2048)
     groups: tuple[int, ...] = (1, 2, 4, 8, 16)
     cold_bytes: int = 192 * MIB
+    sequences: int = 16
+    prompt_rows: int = 512
     seconds: float = 0.2
     disk_seconds: float = 4.0
     sample: int = SAMPLE_BYTES
@@ -53,28 +55,65 @@ FULL = Effort()
 # Where little memory is free: matrices of half the width are still larger than the caches of such a machine.
 SMALL = replace(FULL, shapes=tuple((out // 2, into // 2) for out, into in LAYER), cold_bytes=96 * MIB)
 ROOM = 3 * GIB
+# A share of the cores that others keep busy from which the figures are doubted.
+BUSY = 0.15
 
 
 def known_machine(
     folder: Path,
     fresh: bool = False,
     on_progress: OnProgress = lambda step, done, total: None,
-    measure: Callable[..., Machine] | None = None,
+    effort: Effort | None = None,
 ) -> Machine:
     """The profile of this machine and the disk of `folder`: kept from before, or measured now and kept.
 
-    Measuring takes most of a minute. With `fresh` it is done whatever is kept. Raises StorageError for a folder that
-    is missing.
+    Measuring takes most of a minute, another disk of a machine that is known a few seconds. With `fresh` everything is
+    done again. Raises StorageError for a folder that is missing.
     """
-    kept = None if fresh else kept_machine(folder)
-    if kept is not None:
-        return kept
-    machine = (measure or measure_machine)(folder, on_progress=on_progress)
+    return known_machines((folder,), fresh, on_progress, effort)[0]
+
+
+def known_machines(
+    folders: Sequence[Path],
+    fresh: bool = False,
+    on_progress: OnProgress = lambda step, done, total: None,
+    effort: Effort | None = None,
+) -> tuple[Machine, ...]:
+    """As `known_machine`, with the disk of each folder; all else is measured once."""
+    found: list[Machine] = []
+    for folder in folders:
+        kept = None if fresh else kept_machine(folder)
+        if kept is None:
+            beside = found[0] if found else None if fresh else kept_beside()
+            if beside is None:
+                kept = measure_machine(folder, on_progress=on_progress, effort=effort)
+            else:
+                kept = with_disk(beside, folder, on_progress, effort)
+            _keep(folder, kept)
+        found.append(kept)
+    return tuple(found)
+
+
+def _keep(folder: Path, machine: Machine) -> None:
     try:
         write_machine(profile_path(folder), machine)
     except OSError:
-        return machine  # a cache that cannot be written costs a measurement next time, nothing else
-    return machine
+        return  # a cache that cannot be written costs a measurement next time, nothing else
+
+
+def with_disk(
+    machine: Machine,
+    folder: Path,
+    on_progress: OnProgress = lambda step, done, total: None,
+    effort: Effort | None = None,
+) -> Machine:
+    """The same machine with the disk of `folder`, which is measured now. Raises StorageError."""
+    _require(folder)
+    disk, write, sources = _disk(folder, effort or FULL, _Steps(on_progress, 2))
+    corrections = {lane: factor for lane, factor in machine.corrections.items() if lane != "disk"}
+    return replace(
+        machine, disk=disk, disk_write=write, sources=dict(machine.sources) | sources, corrections=corrections
+    )
 
 
 def measure_machine(
@@ -84,15 +123,14 @@ def measure_machine(
     effort: Effort | None = None,
 ) -> Machine:
     """Measures everything now; `device` is the CUDA device, the first one if there is any. Raises StorageError."""
-    if not folder.is_dir():
-        raise StorageError(f"there is no folder {folder}; name the folder of a model, or one for --offload-dir")
+    _require(folder)
     if device is None and torch.cuda.is_available():
         device = torch.device("cuda", 0)
-    process_bytes = resident_bytes()
+    process_bytes, neighbours = resident_bytes(), _Neighbours()
     limit_malloc()
     effort = effort or (FULL if available_bytes() >= ROOM else SMALL)
     with _threads(num_threads()):
-        steps = _Steps(on_progress, 2 + 5 * len(_dtypes()) * (2 if device else 1))
+        steps = _Steps(on_progress, 2 + (2 + 3 * len(_dtypes())) * (2 if device else 1))
         disk, write, sources = _disk(folder, effort, steps)
         host = _compute(HOST, cpu_name(), psutil.virtual_memory().total, effort, steps)
         there = None
@@ -100,8 +138,7 @@ def measure_machine(
             name = torch.cuda.get_device_properties(device).name
             there = _compute(Target(device), name, device_memory(device), effort, steps)
     return Machine(
-        name=f"{platform.node() or 'this machine'}: {cpu_name()}, {usable_cores()} cores"
-        + (f", {there.name}" if there else ""),
+        name=_name(host, there),
         measured=datetime.date.today().isoformat(),
         cores=usable_cores(),
         host=host,
@@ -110,8 +147,43 @@ def measure_machine(
         process_bytes=process_bytes,
         device=there,
         link=measure_link(device) if device is not None else None,
-        sources=sources | _sources(effort, host),
+        sources=sources | _sources(effort) | neighbours.remark(),
     )
+
+
+def _require(folder: Path) -> None:
+    if not folder.is_dir():
+        raise StorageError(f"there is no folder {folder}; name the folder of a model, or one for --offload-dir")
+
+
+def _name(host: ComputeRates, device: ComputeRates | None) -> str:
+    beside = f" and {device.name}" if device else ""
+    return f"{host.name}, {usable_cores()} cores{beside}"
+
+
+class _Neighbours:
+    """How much of the processor other processes take from when this was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._own, self._all = time.perf_counter(), time.process_time(), _busy_seconds()
+
+    def remark(self) -> dict[str, str]:
+        """A source that warns where it was much: what is measured beside them is too slow."""
+        wall = time.perf_counter() - self._wall
+        others = _busy_seconds() - self._all - (time.process_time() - self._own)
+        cores = others / max(wall, 1e-3)
+        if cores < BUSY * (psutil.cpu_count() or 1):
+            return {}
+        return {
+            BUSY_SOURCE: f"other processes kept {cores:.1f} cores busy while this was measured, so its rates may be "
+            "too low; measure again with windlass doctor --fresh when the machine is idle"
+        }
+
+
+def _busy_seconds() -> float:
+    """Seconds that all processors have worked for anyone."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
 
 
 class _Steps:
@@ -156,7 +228,8 @@ def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Ste
     """Everything that one place computes with."""
     device, dtypes = target.device, _dtypes()
     steps.begin(f"memory of {name}")
-    memory_rate = measure_reads(device, 256 * MIB if effort is not SMALL else 64 * MIB)
+    memory_rate = measure_reads(device, effort.cold_bytes, effort.seconds)
+    copy_rate = measure_copies(device, effort.cold_bytes, effort.seconds)
     matmul, prefill, decode = {}, {}, {}
     layers: LayerRates | None = None
     for key, dtype in dtypes.items():
@@ -164,15 +237,27 @@ def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Ste
         matmul[key] = measure_products(dtype, device, effort.shapes, effort.rows, effort.seconds)
         steps.begin(f"decode attention on {name} in {key}")
         decode[key] = measure_decode_attention(
-            dtype, device, effort.groups, seconds=effort.seconds, cold_bytes=effort.cold_bytes
+            dtype, device, effort.groups, effort.sequences, seconds=effort.seconds, cold_bytes=effort.cold_bytes
         )
         steps.begin(f"prefill attention on {name} in {key}")
-        prefill[key] = measure_prefill_attention(dtype, device, effort.prompts, seconds=effort.seconds)
+        prefill[key] = measure_prefill_attention(
+            dtype, device, effort.prompts, rows=effort.prompt_rows, seconds=effort.seconds
+        )
         if layers is None:
             steps.begin(f"layers on {name} in {key}")
             layers = measure_layers(target, dtype, effort.width, effort.layer_rows, effort.passes)
     assert layers is not None, "no dtype was measured"
-    return ComputeRates(name, memory, memory_rate, matmul, prefill, decode, layers.step_seconds, layers.row_rate)
+    return ComputeRates(
+        name=name,
+        memory=memory,
+        memory_rate=memory_rate,
+        matmul=matmul,
+        prefill_attention=prefill,
+        decode_attention=decode,
+        step_seconds=layers.step_seconds,
+        row_rate=layers.row_rate,
+        copy_rate=copy_rate,
+    )
 
 
 def _dtypes() -> dict[str, torch.dtype]:
@@ -194,13 +279,15 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _sources(effort: Effort, host: ComputeRates) -> dict[str, str]:
+def _sources(effort: Effort) -> dict[str, str]:
     weights = sum(out * into for out, into in effort.shapes)
     return {
-        "matmul": f"torch {torch.__version__}: one after another, the {len(effort.shapes)} matrices of a layer "
-        f"({weights / 1e6:.0f} million weights)",
-        "attention": "our own kernels on keys and values that come from memory: 16 sequences of 512 tokens; prompts",
-        "layers": f"a decoder layer of width {effort.width} run by the engine, less its products and attention",
-        "memory_rate": "sums over float32",
-        "processor": f"{host.name}; {cpu_fields().get('microcode', 'microcode unknown')}",
+        "matmul": f"torch {torch.__version__}, {num_threads()} threads: one after another, the {len(effort.shapes)} "
+        f"matrices of a layer ({weights / 1e6:.0f} million weights)",
+        "decode_attention": f"our own kernel, {effort.sequences} sequences of 512 tokens, keys and values from memory",
+        "prefill_attention": f"our own kernel, prompts packed to {effort.prompt_rows} tokens or more",
+        "step_seconds": "a decoder layer of width 64 run by the engine",
+        "row_rate": f"a decoder layer of width {effort.width} run by the engine on {effort.layer_rows} rows, less its "
+        "products and attention",
+        "memory_rate": f"sums over {format_bytes(effort.cold_bytes)} of float32",
     }

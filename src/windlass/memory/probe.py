@@ -66,13 +66,6 @@ def measure_matmul(dtype: torch.dtype, rows: int, size: int = 4096, seconds: flo
     return 2.0 * rows * size * size / best
 
 
-def measure_copy(nbytes: int = 64 * MIB, seconds: float = 0.2) -> float:
-    """Bytes/s that memory is copied at, each byte counted once though it is read and written: the best of a few."""
-    source = torch.zeros(nbytes, dtype=torch.uint8)
-    target = torch.zeros(nbytes, dtype=torch.uint8)
-    return nbytes / _best_seconds(lambda: target.copy_(source), seconds)
-
-
 class _Tape:
     """The bytes of `files` one after the other, over and over, so that no setting finds what another has just read."""
 

@@ -49,6 +49,12 @@ def measure_reads(device: torch.device, nbytes: int, seconds: float = 0.2) -> fl
     return nbytes / typical_seconds(held.sum, device, seconds)
 
 
+def measure_copies(device: torch.device, nbytes: int, seconds: float = 0.2) -> float:
+    """Bytes/s that memory is copied at, each byte counted once though it is read and written."""
+    source, target = (torch.ones(nbytes, dtype=torch.uint8, device=device) for _ in range(2))
+    return nbytes / typical_seconds(lambda: target.copy_(source), device, seconds)
+
+
 def _walk(products: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
     for x, weight in products:
         functional.linear(x, weight)
