@@ -160,6 +160,7 @@ def test_comparisons_say_where_tokens_part() -> None:
 
 def test_a_run_in_a_process_of_its_own_gives_what_it_wrote() -> None:
     assert output_of([sys.executable, "-c", "print('made')"]) == "made\n"
+    assert output_of([sys.executable, "-c", "print(input() * 2)"], "told\n") == "toldtold\n"
 
 
 def test_a_run_that_fails_is_named_with_its_exit_code() -> None:

@@ -141,6 +141,14 @@ def test_a_cache_by_its_config() -> None:
     heads = {"num_attention_heads": 32, "hidden_size": 4096}
     assert cache_shapes(heads, 1, False) == ((0, CacheShape(32, 128, 32, 128)),)
     assert cache_shapes(heads | {"multi_query": True}, 1, False) == ((0, CacheShape(1, 128, 1, 128)),)
+    windows = {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "swa_num_key_value_heads": 8,
+        "sliding_window": 4,
+    }
+    shared = heads | {"num_key_value_heads": 4} | windows
+    assert cache_shapes(shared, 2, False) == ((0, CacheShape(8, 128, 8, 128)), (1, CacheShape(4, 128, 4, 128)))
+    assert [shape.window for _, shape in attention_shapes(shared, 2)] == [4, None]
     llama, deepseek = describe_model("llama-3-8b"), describe_model("deepseek-v3")
     assert llama.cache_bytes_per_token == 128 * 1024
     assert deepseek.cache_bytes_per_token == 61 * (512 + 64) * 2 == 70_272
@@ -152,7 +160,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[dict
     questions: list[dict[str, Any]] = []
 
     def answer(command: list[str], given: str) -> str:
-        assert command == [sys.executable, "-m", "windlass.jobs.structure_command"]
+        assert command == [sys.executable, "-c", structures.PROGRAM]
         questions.append(json.loads(given))
         return json.dumps({"structure": ask(questions[-1]).as_json()}, default=str)
 

@@ -11,6 +11,7 @@ from windlass.facts.model_facts import CacheShape
 
 # Kinds of layers that do not attend to keys and values of tokens.
 _NO_ATTENTION = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "short_conv", "moe", "mlp")
+_HEADS = ("num_attention_heads", "num_key_value_heads", "head_dim")
 _EXPERTS_PER_TOKEN = (
     "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k", "moe_k",
 )  # fmt: skip
@@ -63,11 +64,12 @@ def experts_per_token(config: Mapping[str, Any]) -> int:
 
 
 def _of_layer(config: Mapping[str, Any], layer: int) -> Mapping[str, Any]:
-    """The config with what it says of one layer alone; JSON has the numbers of layers as text."""
+    """The config with what it says of one layer alone, or of the layers with windows; JSON has numbers as text."""
     overrides = config.get("per_layer_config")
-    if not isinstance(overrides, dict):
-        return config
-    return {**config, **(overrides.get(layer) or overrides.get(str(layer)) or {})}
+    own = (overrides.get(layer) or overrides.get(str(layer)) or {}) if isinstance(overrides, dict) else {}
+    if "sliding" in _kind(config, layer):
+        own = {name: config[f"swa_{name}"] for name in _HEADS if config.get(f"swa_{name}")} | own
+    return {**config, **own} if own else config
 
 
 def _kind(config: Mapping[str, Any], layer: int) -> str:

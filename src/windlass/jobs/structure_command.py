@@ -57,7 +57,3 @@ def main() -> None:
     except WindlassError as error:
         answer = {"error": [type(error).__name__, str(error)]}
     json.dump(answer, sys.stdout, default=str)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,8 @@ from windlass.facts.tensor_name import samples
 from windlass.jobs.child import output_of
 from windlass.settings import cache_folder
 
+# Looking for garbage while transformers is imported is a fifth of the time that takes.
+PROGRAM = "import gc; gc.disable(); from windlass.jobs.structure_command import main; main()"
 # Goes up when the form of an answer changes.
 FORM = 1
 
@@ -52,8 +54,7 @@ def _known_or_asked(question: Mapping[str, Any], decisive: Any) -> ModelStructur
     known = _kept(file)
     if known is not None:
         return known
-    command = [sys.executable, "-m", "windlass.jobs.structure_command"]
-    answer = json.loads(output_of(command, json.dumps(question)))
+    answer = json.loads(output_of([sys.executable, "-c", PROGRAM], json.dumps(question)))
     if "error" in answer:
         kind, message = answer["error"]
         raise _error_named(kind)(message)
