@@ -1,6 +1,7 @@
 """What the lanes tell while a model runs: each step of the schedule once, in order, no lane in two places at once."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 
@@ -27,7 +28,7 @@ EPSILON = 1e-6
 Run = tuple[list[TimeSpan], Plan, RunReport]
 
 
-def run(folder: Path, wanted: Placement | None, trace: Trace, **settings: object) -> Run:
+def run(folder: Path, wanted: Placement | None, trace: Trace, row_on_host: bool = False, **settings: object) -> Run:
     """Four prompts, answered with everything recorded: on a simulated device where a placement is wanted."""
     prompts = random_prompts(*LENGTHS)
     if wanted is not None:
@@ -35,7 +36,8 @@ def run(folder: Path, wanted: Placement | None, trace: Trace, **settings: object
         settings = pretended | {"offload_dir": folder} | settings
     with LLM(folder, micro_batch_tokens=16, trace=trace, **settings) as llm:
         if wanted is not None:
-            llm.adopt(in_small_pages(llm, any_plan(llm, prompts, TOKENS), wanted, pass_tokens=200))
+            chosen = in_small_pages(llm, any_plan(llm, prompts, TOKENS), wanted, pass_tokens=200)
+            llm.adopt(replace(chosen, row_on_host=row_on_host))
         llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], GREEDY)
         plan, report = llm.plan, llm.report
     return trace.spans(), plan, report
@@ -50,13 +52,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(
     scope="module",
-    params=["host alone", "device and host", "device, host and disk", pytest.param("cuda", marks=pytest.mark.gpu)],
+    params=[
+        "host alone",
+        "device and host",
+        "device, host and disk",
+        "row on host",
+        pytest.param("cuda", marks=pytest.mark.gpu),
+    ],
 )
 def recorded(request: pytest.FixtureRequest, folder: Path) -> Run:
     halves, thirds = placement(0.4, 0.6, 0.5), placement(0.3, 0.3, 0.3, 0.3)
-    places = {"device and host": halves, "device, host and disk": thirds, "cuda": halves}
+    places = {"device and host": halves, "device, host and disk": thirds, "row on host": halves, "cuda": halves}
     device = {"device": "cuda", "gpu_memory": "2GiB"} if request.param == "cuda" else {}
-    return run(folder, places.get(request.param), Trace(), **device)
+    return run(folder, places.get(request.param), Trace(), request.param == "row on host", **device)
 
 
 def computed(spans: Sequence[TimeSpan]) -> list[str]:
@@ -119,6 +127,13 @@ def test_slices_are_read_and_uploaded_in_the_order_of_the_schedule(folder: Path)
 def pairwise_names(spans: Sequence[TimeSpan], wanted: Sequence[str]) -> list[tuple[str, str]]:
     names = [span.name for span in spans if span.name in wanted]
     return list(zip(names, ["", *names], strict=False))
+
+
+def test_an_expert_is_read_by_its_name_and_waited_for_outside_of_any_span(tmp_path: Path) -> None:
+    save(random_model("mixtral"), tmp_path)
+    spans, _, _ = run(tmp_path, placement(0.1, 0.2, 0.0), Trace())
+    assert any(" expert " in span.name for span in spans if span.lane == "disk")
+    assert any(span.name.endswith(WENT_ON) for span in spans if span.lane == "compute")
 
 
 def test_the_host_says_what_it_attends_to(folder: Path) -> None:

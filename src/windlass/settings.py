@@ -1,6 +1,6 @@
 """The environment, read in one place: what a person may set outside a command, and what the process finds around it.
 
-WINDLASS_CACHE         folder of verdicts, machine profiles and chat history; else $XDG_CACHE_HOME/windlass, else
+WINDLASS_CACHE         folder of verdicts, machine profiles, runs and chat history; else $XDG_CACHE_HOME/windlass, else
                        ~/.cache/windlass
 WINDLASS_NUM_THREADS   threads to compute with; else as many as the process may use cores
 """
