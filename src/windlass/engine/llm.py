@@ -27,11 +27,12 @@ from windlass.engine.arguments import (
 )
 from windlass.engine.budgets import demands
 from windlass.engine.engine import Engine
-from windlass.engine.foresight import Foresight
+from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.plan_choice import choose_plan
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.run_record import keep
 from windlass.engine.sequence import Sequence as Answer
@@ -58,7 +59,7 @@ from windlass.model.hub import model_folder
 from windlass.model.shape_checkpoint import shape_config
 from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.planner.search import search
+from windlass.planner.search import Demands
 from windlass.settings import num_threads
 
 LOG = logging.getLogger("windlass")
@@ -130,7 +131,7 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
-        self._foresight: Foresight | None = None
+        self._foresight = known_foresight(self.opened.folder, self.opened.target)
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -181,9 +182,9 @@ class LLM:
         self._given_plan = plan
 
     def foresee(self, foresight: Foresight) -> None:
-        """Has reports set a forecast beside what is measured, and every run kept for later forecasts.
+        """Has plans made, and reports set a forecast beside what is measured, by another machine's profile.
 
-        To be called before the model is loaded.
+        Without it the profile that `windlass doctor` kept is used, if any. To be called before the model is loaded.
         """
         self._foresight = foresight
 
@@ -351,16 +352,13 @@ class LLM:
             raise refusal
 
     def _plan_with(self, workload: Workload, micro_batch_tokens: int | None) -> Plan:
-        asked = demands(
-            self.opened,
-            workload,
-            self._host_memory,
-            self._gpu_memory,
-            micro_batch_tokens,
-            self._block_size,
-            self._offload_dir,
-        )
-        return search(self.opened.facts, workload, asked)
+        def measured(width: int | None) -> Demands:
+            limits = (self._host_memory, self._gpu_memory)
+            return demands(self.opened, workload, *limits, width, self._block_size, self._offload_dir)
+
+        machine = self._foresight.machine if self._foresight is not None else None
+        fixed = self._micro_batch_tokens is not None
+        return choose_plan(self.opened.facts, workload, machine, measured, micro_batch_tokens, fixed)
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""
