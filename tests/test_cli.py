@@ -23,7 +23,7 @@ from windlass.facts.completion import RequestOutput
 from windlass.jobs.demo_checkpoint import write_checkpoint
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-VERBS = ("run", "chat", "batch", "bench", "doctor", "demo", "version")
+VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "demo", "version")
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 
 from checkpoints import random_model, save
+from planned_models import demands, laptop
+from test_search_by_forecast import MODEL
 from windlass.engine.llm import LLM
+from windlass.engine.plan_choice import choose_plan
 from windlass.errors import UsageError
+from windlass.facts.machine_file import write_machine
+from windlass.facts.machine_store import profile_path
 from windlass.facts.plan_file import PlanFile, identity, write_plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.planner.residency import keep_only
+from windlass.planner.rule import Demands
+from windlass.units import MIB
 
 PROMPT = {"prompt_token_ids": [5, 6, 7, 8]}
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
@@ -50,3 +57,34 @@ def test_a_plan_that_does_not_suit_the_run_is_refused(folder: Path, tmp_path: Pa
         LLM(folder, device="cpu", host_memory="50MiB", plan=file.plan)
     with pytest.raises(UsageError, match="--block-size 2 has no effect beside a plan"):
         LLM(folder, device="cpu", block_size=2, plan=file.plan)
+
+
+def test_a_machine_that_was_measured_is_planned_for_and_the_run_is_held_against_its_forecast(folder: Path) -> None:
+    path = profile_path(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_machine(path, laptop(disk=1e9))
+    try:
+        with LLM(folder, device="cpu") as llm:
+            outputs = llm.generate([PROMPT] * 3, GREEDY)
+            report = llm.report
+    finally:
+        path.unlink()
+    assert report.forecast is not None and report.forecast.seconds > 0
+    with LLM(folder, device="cpu") as llm:
+        again = llm.generate([PROMPT] * 3, GREEDY)
+        assert llm.report.forecast is None, "nothing is known of this machine any more"
+    assert [each.outputs[0].token_ids for each in outputs] == [each.outputs[0].token_ids for each in again]
+
+
+def test_a_width_that_the_search_prefers_is_rehearsed_before_it_is_relied_on() -> None:
+    """Activations that do not shrink with the width are found out, and the plan stays inside the budget."""
+    widths: list[int | None] = []
+
+    def measured(width: int | None) -> Demands:
+        widths.append(width)
+        return demands(250 * MIB, width=width or 512)
+
+    work = Workload(num_prompts=400, prompt_len=100, gen_len=24)
+    plan = choose_plan(MODEL, work, laptop(disk=5e7), measured, None, width_fixed=False)
+    assert widths == [None, plan.micro_batch_tokens] and plan.micro_batch_tokens < 512
+    assert plan.memory.activations == 10 * MIB and plan.memory.spare >= 0

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, demo, doctor, run, version
+from windlass.cli import batch, bench, chat, demo, doctor, plan, run, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -18,6 +18,7 @@ _VERBS = (
     (chat.chat, chat.EXAMPLES),
     (batch.batch, batch.EXAMPLES),
     (bench.bench, bench.EXAMPLES),
+    (plan.plan, plan.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (version.version, version.EXAMPLES),

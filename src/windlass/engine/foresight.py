@@ -14,8 +14,8 @@ from windlass.facts.plan import Plan
 from windlass.facts.run_log import RunLog
 from windlass.facts.work_done import WorkDone, forecast_of
 from windlass.facts.workload import Workload
-from windlass.planner import cost
 from windlass.planner.correction import corrected
+from windlass.planner.cost import forecast
 from windlass.settings import cache_folder
 
 
@@ -31,23 +31,16 @@ class Foresight:
         return forecast_of(done, lambda workload: self.forecast(model, plan, self.machine, workload))
 
 
-def kept_foresight(folder: Path, target: Target) -> Foresight | None:
-    """By the kept profile of this machine with the disk of `folder`, as runs have corrected it; None without one."""
-    measured = kept_machine(folder)
-    machine = None if measured is None else _with_device(measured, target)
-    if machine is None:
+def known_foresight(folder: Path, target: Target) -> Foresight | None:
+    """By the profile that `windlass doctor` kept of this machine and the disk of `folder`, corrected by its runs.
+
+    None where there is none, or where it knows nothing of the device: a run does not stop to measure for a minute.
+    """
+    machine = kept_machine(folder)
+    if machine is not None and target.simulated is not None:
+        rate, latency = target.simulated.rate, target.simulated.latency
+        link = Link(rate, rate, 2 * rate, rate, rate, latency)
+        machine = replace(machine, name=f"a simulated device on {machine.name}", device=machine.host, link=link)
+    if machine is None or machine.disk.rate <= 0 or (target.beside_host and machine.device is None):
         return None
-    return Foresight(corrected(machine, RunLog(cache_folder()).last()), cost.forecast)
-
-
-def _with_device(machine: Machine, target: Target) -> Machine | None:
-    """The machine as a run on `target` meets it, or None where its device was not measured."""
-    if target.simulated is not None:
-        # The host computes for a device that is only pretended, behind a link of the rate that was asked for.
-        rate = target.simulated.rate
-        return replace(
-            machine, device=machine.host, link=Link(rate, rate, 2 * rate, rate, rate, target.simulated.latency)
-        )
-    if target.beside_host:
-        return machine if machine.device is not None and machine.link is not None else None
-    return replace(machine, device=None, link=None)
+    return Foresight(corrected(machine, RunLog(cache_folder()).last()), forecast)

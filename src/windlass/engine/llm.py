@@ -26,7 +26,7 @@ from windlass.engine.arguments import (
 )
 from windlass.engine.bad_words import bad_words
 from windlass.engine.engine import Engine
-from windlass.engine.foresight import Foresight, kept_foresight
+from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan
 from windlass.engine.measurements import Measurements
@@ -129,7 +129,7 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
-        self._foresight = kept_foresight(self.opened.folder, chosen)
+        self._foresight = known_foresight(self.opened.folder, chosen)
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None

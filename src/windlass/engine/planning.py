@@ -1,17 +1,17 @@
 """Makes the plan of a run: measures what it asks for, and searches."""
 
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.engine.budgets import demands
 from windlass.engine.opened_model import OpenedModel
+from windlass.engine.plan_choice import choose_plan
 from windlass.errors import BudgetError
 from windlass.facts.machine import Machine
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
-from windlass.planner.search import search
+from windlass.planner.search import Demands
 
 # Where the usual width does not fit: less memory for activations, and a lower rate of prefill.
 NARROWER_MICRO_BATCHES = (128, 32)
@@ -34,28 +34,17 @@ def make_plan(opened: OpenedModel, workload: Workload, budgets: Budgets, machine
     With the widest micro-batches that fit, unless a width was asked for. Raises BudgetError, of the widest.
     """
 
-    def with_width(tokens: int | None) -> Plan:
-        asked = demands(
-            opened,
-            workload,
-            budgets.host_memory,
-            budgets.gpu_memory,
-            tokens,
-            budgets.block_size,
-            budgets.offload_dir,
-        )
-        return search(opened.facts, workload, replace(asked, width_fixed=tokens is not None), machine)
+    def measured(width: int | None) -> Demands:
+        limits = (budgets.host_memory, budgets.gpu_memory, width, budgets.block_size, budgets.offload_dir)
+        return demands(opened, workload, *limits)
 
-    if budgets.micro_batch_tokens is not None:
-        return with_width(budgets.micro_batch_tokens)
-    return _first_that_fits(with_width)
+    def with_width(width: int | None) -> Plan:
+        return choose_plan(opened.facts, workload, machine, measured, width, budgets.micro_batch_tokens is not None)
 
-
-def _first_that_fits(with_width: Callable[[int | None], Plan]) -> Plan:
     try:
-        return with_width(None)
+        return with_width(budgets.micro_batch_tokens)
     except BudgetError as refusal:
-        for narrower in NARROWER_MICRO_BATCHES:
+        for narrower in () if budgets.micro_batch_tokens is not None else NARROWER_MICRO_BATCHES:
             with suppress(BudgetError):
                 return with_width(narrower)
         raise refusal

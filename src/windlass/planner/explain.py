@@ -11,15 +11,14 @@ from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.plan import Plan
+from windlass.facts.weight_formats import SMALLER_FORMATS
 from windlass.facts.workload import Workload
 from windlass.planner.rule import Demands
 from windlass.planner.search import QUICK, Candidate, Found, explore
 from windlass.units import GIB, format_seconds, format_size
 
-# Formats that are smaller than 16 bits, with what a weight takes of it, scales included (group of 64: 4.5 bits).
-FORMATS = {"int8": 8.5, "int4": 4.5}
 # Below this a change is not worth a line.
-WORTH_A_LINE = 1.02
+WORTH_A_LINE = 1.05
 
 NAMES = {
     "disk": "the disk",
@@ -97,10 +96,10 @@ class Explanation:
         other, mine = self.runner_up.forecast, self.best.forecast
         slower = other.seconds / mine.seconds if mine.seconds else 1.0
         lane = max(LANES, key=lambda name: _busy(other.prefill, name) + _busy(other.decode, name))
-        return (
-            f"{self.runner_up.kind}, a block of {self.runner_up.plan.block_size}: "
-            f"{format_seconds(other.seconds)}, {slower:.2f} times as long, most of it for {NAMES[lane]}"
-        )
+        what = f"{self.runner_up.kind}, a block of {self.runner_up.plan.block_size}: {format_seconds(other.seconds)}"
+        if slower < 1:
+            return f"{what}, which is sooner than asked and takes more memory"
+        return f"{what}, {slower:.2f} times as long, most of it for {NAMES[lane]}"
 
     def _advice(self, plan: Plan) -> list[str]:
         if not (plan.streamed_bytes or plan.far_pages or plan.disk_pages or plan.host_bill.expert_ring):
@@ -156,7 +155,7 @@ def _alternatives(
         faster = replace(machine, disk=disk, disk_write=2 * machine.disk_write)
         yield Altered("a disk twice as fast", model, demands, faster)
     if model.weight_scale == 1.0 and model.itemsize > 1:
-        for name in FORMATS:
+        for name in SMALLER_FORMATS:
             yield Altered(f"{name} weights", smaller_weights(model, name), demands, machine, lossless=False)
 
 
@@ -176,7 +175,7 @@ def _richer(demands: Demands, extra: int) -> Demands:
 
 def smaller_weights(model: ModelFacts, name: str) -> ModelFacts:
     """The model with its weights in a smaller format, in bytes only: nothing runs it yet."""
-    scale = FORMATS[name] / (8 * model.itemsize)
+    scale = SMALLER_FORMATS[name] / (8 * model.itemsize)
     if model.weight_scale != 1.0 or scale >= 1.0:
         return model
 

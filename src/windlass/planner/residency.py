@@ -191,17 +191,18 @@ def conversions(groups: Sequence[WeightGroup], kept: frozenset[str]) -> int:
 def slices(groups: Sequence[WeightGroup], kept: frozenset[str], host: frozenset[str] = NOTHING) -> tuple[Slice, ...]:
     """The slices of a pass in order: layers, then the head's parts."""
     parts = [group for group in groups if group.kind == "layer"] + [group for group in groups if group.kind == "head"]
-    return tuple(_slice(group, kept, host - kept) for group in parts)
+    there = host - kept
+    return tuple(_slice(group, kept, there) for group in parts)
 
 
 def disk_piece(group: WeightGroup, kept: frozenset[str], host: frozenset[str] = NOTHING) -> Piece | None:
     """What is read from disk each pass for a group, or None."""
-    return _piece([source for source in group.sources if source.key not in kept | host])
+    return _piece([source for source in group.sources if source.key not in kept and source.key not in host])
 
 
 def host_piece(group: WeightGroup, kept: frozenset[str], host: frozenset[str]) -> Piece | None:
     """What crosses the link each pass from host memory for a group, laid out there as it was read, or None."""
-    return _piece([source for source in group.sources if source.key in host - kept], gap=0)
+    return _piece([source for source in group.sources if source.key in host and source.key not in kept], gap=0)
 
 
 def _piece(sources: Sequence[ParameterSource], gap: int = GAP) -> Piece | None:

@@ -43,7 +43,7 @@ class Effort:
     blocks: int
 
 
-THOROUGH, QUICK = Effort(48, 10), Effort(16, 5)
+THOROUGH, QUICK = Effort(48, 10), Effort(12, 4)
 
 
 @dataclass(frozen=True, slots=True)
