@@ -1,9 +1,9 @@
-"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers,forecast} ..."""
+"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers,forecast,flexgen_published} ..."""
 
 import runpy
 import sys
 
-NAMES = ("offload", "prefill", "cache", "resident", "tiers", "forecast")
+NAMES = ("offload", "prefill", "cache", "resident", "tiers", "forecast", "flexgen_published")
 
 
 def main() -> None:

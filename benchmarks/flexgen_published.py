@@ -3,7 +3,7 @@
 Run: python -m benchmarks flexgen_published
 
 Figures of FlexGen: Sheng et al., ICML 2023, tables 2 and 14 (prompts of 512 tokens, 32 generated; generated tokens a
-second over prefill and decode). Its machine: one T4 of 16 GB, 208 GB of host memory, a bus of 12 GB/s, a disk of 2 GB/s.
+second over prefill and decode). Its machine: a T4 of 16 GB, 208 GB of host memory, a bus of 12 GB/s, a disk of 2 GB/s.
 Nothing is fitted: the card's rates are the catalogue's, the host is the catalogue's plain one.
 """
 
