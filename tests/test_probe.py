@@ -43,14 +43,14 @@ def test_each_setting_reads_no_more_than_it_may(folder: Path, monkeypatch: pytes
 
     monkeypatch.setattr(probe, "DiskReader", Noted)
     measure_disk(folder, seconds=100.0, most=4 * MIB)
-    assert len(read) == 3 and max(read) <= 4 * MIB
+    assert len(read) == 3 * probe.ROUNDS and max(read) <= 4 * MIB
 
 
 @pytest.mark.parametrize(
     ("rates", "chosen"),
     [
         ({(8, 8): 98, (64, 1): 100, (8, 4): 99, (64, 8): 100}, (8, 8)),
-        ({(8, 8): 96, (64, 1): 100, (8, 32): 98, (8, 4): 99}, (8, 32)),
+        ({(8, 8): 88, (64, 1): 100, (8, 32): 98, (8, 4): 99}, (8, 32)),
         ({(8, 8): 50, (64, 1): 100, (8, 4): 98}, (8, 4)),
     ],
 )

@@ -206,9 +206,11 @@ def _disk(folder: Path, effort: Effort, steps: _Steps) -> tuple[DiskProfile, flo
         reason = f"a sample takes {format_bytes(effort.sample)}, and twice that should be free"
     else:
         try:
+            # What is there already is read first: a disk is busy for a while with what was just written.
+            disk = measure_disk(folder, effort.disk_seconds) if checkpoint else None
             with disk_sample(folder, effort.sample) as sample:
                 steps.begin(f"reading from {folder}")
-                disk = measure_disk(folder if checkpoint else sample.file, effort.disk_seconds)
+                disk = disk or measure_disk(sample.file, effort.disk_seconds)
                 what = "the checkpoint there" if checkpoint else f"a sample of {format_bytes(sample.nbytes)}"
                 how = "around" if sample.direct else "through"
                 written = f"{format_bytes(sample.nbytes)} written {how} the page cache to {folder} and flushed"

@@ -26,6 +26,9 @@ from windlass.units import MIB, format_size
 
 CHUNKS = (MIB, 8 * MIB, 64 * MIB)
 DEPTHS = (1, 4, 8, 32)
+ROUNDS = 2
+# Of the best rate: settings above that are as good.
+AS_GOOD = 0.9
 
 # What a reader does where nothing could be measured, and what wins among equals.
 DEFAULT_CHUNK, DEFAULT_DEPTH = 8 * MIB, 8
@@ -34,7 +37,7 @@ DEFAULT_CHUNK, DEFAULT_DEPTH = 8 * MIB, 8
 def measure_disk(path: str | Path, seconds: float = 2.5, most: int = 512 * MIB) -> DiskProfile:
     """Reads existing files (`path`, or those in the folder `path`) in every size and depth; the fastest wins.
 
-    All settings together take about `seconds`; each reads at most `most` bytes. Those that are never in full flight
+    All settings together take about `seconds`; each reads at most `most` bytes a round. Those that are never in full flight
     within `most` or within the files are left out; files of less than 1 MiB give the rate 0.0. Takes 64 MiB of memory.
     Raises StorageError if there is nothing to read or it cannot be read.
     """
@@ -46,13 +49,11 @@ def measure_disk(path: str | Path, seconds: float = 2.5, most: int = 512 * MIB) 
         reason += f"; not measured, since {path} holds {format_size(total)} and {format_size(CHUNKS[0])} are needed"
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, direct, reason)
     tape = _Tape(files, max(chunk for chunk, _ in settings))
-    share = seconds / len(settings)
-    profiles = [
-        DiskProfile(
-            tape.rate(DiskProfile(0.0, chunk, depth, direct, reason), share, most), chunk, depth, direct, reason
-        )
-        for chunk, depth in settings
-    ]
+    share = seconds / len(settings) / ROUNDS
+    profiles = [DiskProfile(0.0, chunk, depth, direct, reason) for chunk, depth in settings]
+    # Round after round, so that a busy moment does not fall on one setting alone.
+    for _ in range(ROUNDS):
+        profiles = [replace(it, rate=max(it.rate, tape.rate(it, share, most))) for it in profiles]
     tape.close()
     return _choose(profiles)
 
@@ -119,7 +120,7 @@ class _Tape:
 def _choose(profiles: Sequence[DiskProfile]) -> DiskProfile:
     """Of the settings as good as the best, the one nearest to 8 reads of 8 MiB, with the best's rate as the limit.
 
-    A few percent are noise, but measured alone: beside a busy CPU 64 MiB x 1 and 8 MiB x 4 lose a fifth to an eighth,
+    What a disk shows differs by a tenth from one moment to the next. And measured alone says little: beside a busy CPU 64 MiB x 1 and 8 MiB x 4 lose a fifth to an eighth,
     deeper ones nothing. Huge reads fill the queue badly from a short piece.
     """
     rate = max(profile.rate for profile in profiles)
@@ -128,7 +129,7 @@ def _choose(profiles: Sequence[DiskProfile]) -> DiskProfile:
         distance = abs(math.log2(profile.chunk / DEFAULT_CHUNK)) + abs(math.log2(profile.depth / DEFAULT_DEPTH))
         return profile.depth < DEFAULT_DEPTH, distance
 
-    return replace(min((it for it in profiles if it.rate >= 0.97 * rate), key=strangeness), rate=rate)
+    return replace(min((it for it in profiles if it.rate >= AS_GOOD * rate), key=strangeness), rate=rate)
 
 
 def _best_seconds(action: Callable[[], object], seconds: float) -> float:
