@@ -132,6 +132,7 @@ class LLM:
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
         self._foresight = known_foresight(self.opened.folder, self.opened.target)
+        self._machine = self._foresight.machine if self._foresight is not None else None
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -182,9 +183,10 @@ class LLM:
         self._given_plan = plan
 
     def foresee(self, foresight: Foresight) -> None:
-        """Has plans made, and reports set a forecast beside what is measured, by another machine's profile.
+        """Has reports set another forecast beside what is measured, and every run kept for later forecasts.
 
-        Without it the profile that `windlass doctor` kept is used, if any. To be called before the model is loaded.
+        Without it that of the profile which `windlass doctor` kept is used, if any; plans are always made by
+        the latter. To be called before the model is loaded.
         """
         self._foresight = foresight
 
@@ -356,9 +358,8 @@ class LLM:
             limits = (self._host_memory, self._gpu_memory)
             return demands(self.opened, workload, *limits, width, self._block_size, self._offload_dir)
 
-        machine = self._foresight.machine if self._foresight is not None else None
         fixed = self._micro_batch_tokens is not None
-        return choose_plan(self.opened.facts, workload, machine, measured, micro_batch_tokens, fixed)
+        return choose_plan(self.opened.facts, workload, self._machine, measured, micro_batch_tokens, fixed)
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""
