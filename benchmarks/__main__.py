@@ -1,4 +1,4 @@
-"""Runs a benchmark by name: python -m benchmarks {offload,prefill,cache,resident,tiers,forecast,flexgen_published} ..."""
+"""Runs a benchmark by name: python -m benchmarks NAME ...; without a name it lists them."""
 
 import runpy
 import sys

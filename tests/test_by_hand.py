@@ -125,6 +125,15 @@ def test_keys_and_values_that_have_no_other_place_are_on_disk_to_within_a_page()
     assert plan.host is not None and plan.host.scratch > disk_cache_memory(model(), plan.page_tokens, plan.block_size)
 
 
+def test_pages_that_were_on_disk_already_cost_their_buffers_once() -> None:
+    before = plan_of(on_device())
+    once = placed(model(), before, Placement(0.5, 0.5, 0.2, 0.2))
+    again = placed(model(), once, Placement(0.5, 0.5, 0.2, 0.2))
+    assert once.disk_pages > 0 and again == once
+    nowhere = placed(model(), once, Placement(0.5, 0.5, 0.2, 0.8))
+    assert nowhere.host is not None and before.host is not None and nowhere.host.scratch == before.host.scratch
+
+
 class TestWithoutADevice:
     def test_the_share_of_the_host_stays_and_the_rest_is_on_disk(self) -> None:
         plan = placed(model(), plan_of(demands(2 * GIB)), Placement(0.0, 0.6, 0.0, 1.0))

@@ -129,7 +129,8 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
-        self._foresight = known_foresight(self.opened.folder, chosen)
+        self._foresight = known_foresight(self.opened.folder, self.opened.target)
+        self._machine = self._foresight.machine if self._foresight is not None else None
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -183,7 +184,11 @@ class LLM:
         self._given_plan = plan
 
     def foresee(self, foresight: Foresight) -> None:
-        """Plans and forecasts by this instead of the kept profile; to be called before the model is loaded."""
+        """Has reports set another forecast beside what is measured, and every run kept for later forecasts.
+
+        Without it that of the profile which `windlass doctor` kept is used, if any; plans are always made by
+        the latter. To be called before the model is loaded.
+        """
         self._foresight = foresight
 
     def generate(
@@ -366,7 +371,7 @@ class LLM:
         budgets = Budgets(
             self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size, self._offload_dir
         )
-        return make_plan(self.opened, workload, budgets, self._foresight.machine if self._foresight else None)
+        return make_plan(self.opened, workload, budgets, self._machine)
 
     def _disk(self, plan: Plan) -> DiskProfile:
         """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""

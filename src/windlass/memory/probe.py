@@ -37,8 +37,8 @@ DEFAULT_CHUNK, DEFAULT_DEPTH = 8 * MIB, 8
 def measure_disk(path: str | Path, seconds: float = 2.5, most: int = 512 * MIB) -> DiskProfile:
     """Reads existing files (`path`, or those in the folder `path`) in every size and depth; the fastest wins.
 
-    All settings together take about `seconds`; each reads at most `most` bytes a round. Those that are never in full flight
-    within `most` or within the files are left out; files of less than 1 MiB give the rate 0.0. Takes 64 MiB of memory.
+    All settings together take about `seconds`; each reads at most `most` bytes a round. Those that are never in full
+    flight within `most` or within the files are left out; files of less than 1 MiB give the rate 0.0. Takes 64 MiB.
     Raises StorageError if there is nothing to read or it cannot be read.
     """
     files = _files(Path(path))
@@ -120,8 +120,9 @@ class _Tape:
 def _choose(profiles: Sequence[DiskProfile]) -> DiskProfile:
     """Of the settings as good as the best, the one nearest to 8 reads of 8 MiB, with the best's rate as the limit.
 
-    What a disk shows differs by a tenth from one moment to the next. And measured alone says little: beside a busy CPU 64 MiB x 1 and 8 MiB x 4 lose a fifth to an eighth,
-    deeper ones nothing. Huge reads fill the queue badly from a short piece.
+    What a disk shows differs by a tenth from one moment to the next. And measured alone says little: beside a busy CPU
+    64 MiB x 1 and 8 MiB x 4 lose a fifth to an eighth, deeper ones nothing. Huge reads fill the queue badly from short
+    pieces.
     """
     rate = max(profile.rate for profile in profiles)
 

@@ -76,7 +76,8 @@ def _with_cache(model: ModelFacts, plan: Plan, placement: Placement) -> Plan:
     host = plan.num_pages - here if whole and not alone else min(host, plan.num_pages - here)
     here = plan.num_pages if whole and alone else here
     on_disk = plan.num_pages - here - host
-    cost = disk_cache_memory(model, plan.page_tokens, plan.block_size) if on_disk else 0
+    # The plan may have had pages on disk already: what they cost is counted once.
+    cost = disk_cache_memory(model, plan.page_tokens, plan.block_size) * ((on_disk > 0) - (plan.disk_pages > 0))
     moved = replace(plan, host_pages=host, disk_pages=on_disk, memory=replace(plan.memory, cache=here * page))
     if moved.host is None:
         return replace(moved, memory=replace(moved.memory, scratch=moved.memory.scratch + cost))
