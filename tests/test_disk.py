@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,6 +133,25 @@ def test_requests_are_served_in_the_order_they_came(file: str) -> None:
         ticket.wait()
     reader.close()
     assert served == tickets and all(ticket.done for ticket in tickets)
+
+
+def test_what_is_waited_for_goes_before_what_is_read_ahead(file: str) -> None:
+    reader, arena, served = DiskReader(profile(depth=1)), Arena(BLOCK), list[str]()
+    gate = threading.Event()
+
+    def ask(name: str, urgent: bool) -> Ticket:
+        def note(_: Ticket) -> None:
+            gate.wait()  # the first one holds the only thread until all have been asked for
+            served.append(name)
+
+        return reader.submit([(Extent(file, 0, BLOCK), arena.view(0, BLOCK))], note, urgent=urgent)
+
+    tickets = [ask("first", True), ask("ahead", False), ask("further", False), ask("row", True), ask("expert", True)]
+    gate.set()
+    for ticket in tickets:
+        ticket.wait()
+    reader.close()
+    assert served == ["first", "row", "expert", "ahead", "further"]
 
 
 def test_an_empty_request_is_served_at_once(reader: DiskReader) -> None:

@@ -137,7 +137,7 @@ class ExpertShelf:
         assert self._arena is not None
         offset = self._free.pop()
         reads, name = piece_reads(self._pieces[key], self._arena, offset), f"read {self._experts[key].name}"
-        self._arrivals[key] = _Arrival(offset, self._reader.submit(reads, name=name))
+        self._arrivals[key] = _Arrival(offset, self._reader.submit(reads, name=name, urgent=True))
 
     def _oldest_idle(self) -> Key | None:
         needed = {*self._wanted, self._in_use}

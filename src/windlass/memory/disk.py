@@ -1,11 +1,13 @@
 """Reads files into memory as fast as the disk gives them, without the page cache in between.
 
 A fixed pool of threads keeps as many direct reads in flight as the disk's profile says. Requests are cut into chunks
-and served in the order they came, so the disk never runs dry between one layer and the next. Where a filesystem
+and served in the order they came, so the disk never runs dry between one layer and the next; what somebody waits for
+goes before what is read ahead. Where a filesystem
 refuses O_DIRECT, or the platform lacks it, reads are buffered and their pages dropped behind them.
 """
 
 import errno
+import itertools
 import os
 import queue
 import sys
@@ -22,6 +24,9 @@ from windlass.facts.extent import Extent
 from windlass.facts.piece import BLOCK
 from windlass.facts.time_span import OnSpan
 from windlass.memory.ticket import ReaderClosed, Ticket
+
+# The order in which chunks are served: what is waited for, what is read ahead, the end.
+URGENT, AHEAD, END = range(3)
 
 O_DIRECT = os.O_DIRECT if sys.platform == "linux" else 0
 
@@ -75,7 +80,8 @@ class DiskReader:
         self._sources: dict[str, _Source] = {}
         self._descriptors: list[int] = []
         self._closed = False
-        self._chunks: queue.SimpleQueue[_Chunk | None] = queue.SimpleQueue()
+        self._chunks: queue.PriorityQueue[tuple[int, int, _Chunk | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._threads = [
             threading.Thread(target=self._serve, name=f"windlass-disk-{number}", daemon=True)
             for number in range(profile.depth)
@@ -102,10 +108,12 @@ class DiskReader:
         reads: Sequence[tuple[Extent, memoryview]],
         on_done: Callable[[Ticket], None] | None = None,
         name: str = "read",
+        urgent: bool = False,
     ) -> Ticket:
-        """Queues the reads behind all earlier ones and returns at once. `on_done` is called by a reader thread.
+        """Queues the reads and returns at once. `on_done` is called by a reader thread.
 
-        `name` says on a timeline what is read.
+        They come behind all earlier ones, or with `urgent` behind earlier ones that are urgent too. `name` says on a
+        timeline what is read.
         """
         assert not self._closed, "the reader is closed"
         if self._on_span is not None:
@@ -114,7 +122,8 @@ class DiskReader:
         # One count more than there are chunks: an empty request is served too.
         ticket = Ticket(len(cuts) + 1, on_done)
         for file, offset, need, target in cuts:
-            self._chunks.put(_Chunk(ticket, file, offset, need, target))
+            chunk = _Chunk(ticket, file, offset, need, target)
+            self._chunks.put((URGENT if urgent else AHEAD, next(self._numbers), chunk))
         ticket.finish()
         return ticket
 
@@ -126,7 +135,7 @@ class DiskReader:
         """Drops what is queued, waits for what is in flight, closes the files."""
         self._closed = True
         for _ in self._threads:
-            self._chunks.put(None)
+            self._chunks.put((END, next(self._numbers), None))
         for thread in self._threads:
             thread.join()
         while self._descriptors:
@@ -144,7 +153,7 @@ class DiskReader:
         ]
 
     def _serve(self) -> None:
-        while (chunk := self._chunks.get()) is not None:
+        while (chunk := self._chunks.get()[2]) is not None:
             if self._closed:
                 chunk.ticket.finish(ReaderClosed())
             elif chunk.ticket.error is not None:

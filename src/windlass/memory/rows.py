@@ -53,7 +53,8 @@ def _read_batches(
     waiting: tuple[Ticket, list[tuple[_Range, memoryview]]] | None = None
     for number, batch in enumerate(batches):
         placed = _place(batch, scratch, size * (number % 2))
-        ticket = reader.submit([(extent, view) for (extent, _), view in placed], name="read embedding rows")
+        reads = [(extent, view) for (extent, _), view in placed]
+        ticket = reader.submit(reads, name="read embedding rows", urgent=True)
         if waiting is not None:
             _copy_out(*waiting, target, row)
         waiting = ticket, placed
