@@ -45,6 +45,7 @@ class DiskLane:
         self._pieces = [(part, piece) for part, piece in enumerate(pieces) if piece is not None]
         self._reader = reader
         self.arena = Arena(ring_bytes)
+        self.arena.touch()
         self._ring = Ring(ring_bytes)
         self._deliveries: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._go_round, name="windlass-disk-lane", daemon=True)

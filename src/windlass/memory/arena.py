@@ -40,6 +40,10 @@ class Arena:
         assert offset % dtype.itemsize == 0, f"offset {offset} is not a multiple of {dtype.itemsize} bytes of {dtype}"
         return self._bytes[offset : offset + nbytes].view(dtype).view(tuple(shape))
 
+    def touch(self) -> None:
+        """Has the system provide all pages now: the first to write to one would wait for it, perhaps in a pass."""
+        self._bytes[::PAGE].fill_(0)
+
     def close(self) -> None:
         """Gives the memory back at once; tensors and views still held read zeros from then on (on Linux)."""
         if self.closed:
