@@ -89,7 +89,7 @@ def test_no_lane_does_two_things_at_once(recorded: Run) -> None:
 
 def test_a_lane_is_busy_for_as_long_as_the_report_says(recorded: Run) -> None:
     """The report counts within passes only, calls all compute that is no wait, and counts work whole that one passes
-    into: the trace cuts the copy off that was under way when the first pass began."""
+    into: the trace cuts off what was under way when the first pass began and when the last call ended."""
     spans, plan, report = recorded
     passes = report.prefill_seconds + report.decode_seconds
     for lane in LANES:
@@ -100,7 +100,7 @@ def test_a_lane_is_busy_for_as_long_as_the_report_says(recorded: Run) -> None:
             # A device goes on while the host waits, so there only the passes themselves are a limit.
             assert 0 < told <= (passes if plan.device.startswith("cuda") else counted) + EPSILON
         elif lane != "disk" or "keys and values" not in {span.name for span in spans}:
-            assert told + longest >= counted - EPSILON * len(spans), lane
+            assert told + 2 * longest >= counted - EPSILON * len(spans), lane
         assert told <= max(span.end for span in spans) + EPSILON, lane
 
 
@@ -120,10 +120,14 @@ def test_slices_are_read_and_uploaded_in_the_order_of_the_schedule(folder: Path)
         # A slice comes in one copy from disk and one from the host.
         told = [name for name, before in pairwise_names(spans, names) if name != before]
         assert len(told) > 2 * len(names), "several passes"
-        first = min(names.index(name) for name in told[:2])
-        expected = list(islice(cycle([*names[first:], *names[:first]]), len(told)))
-        # Two slices in flight at once may begin within the same moment.
-        assert all(name in expected[max(0, at - 1) : at + 2] for at, name in enumerate(told)), told
+        # Two slices in flight at once may begin within the same moment, so either of two may be the first.
+        assert any(in_order(told, names, names.index(first)) for first in told[:2]), told
+
+
+def in_order(told: Sequence[str], names: Sequence[str], first: int) -> bool:
+    """Whether `told` goes round `names` from the one at `first`, but for neighbours that have changed places."""
+    expected = list(islice(cycle([*names[first:], *names[:first]]), len(told)))
+    return all(name in expected[max(0, at - 1) : at + 2] for at, name in enumerate(told))
 
 
 def pairwise_names(spans: Sequence[TimeSpan], wanted: Sequence[str]) -> list[tuple[str, str]]:
