@@ -11,11 +11,13 @@ from test_search_by_forecast import MODEL
 from windlass.engine.llm import LLM
 from windlass.engine.plan_choice import choose_plan
 from windlass.errors import UsageError
+from windlass.facts.benchmark_result import BenchmarkWork
 from windlass.facts.machine_file import write_machine
 from windlass.facts.machine_store import profile_path
 from windlass.facts.plan_file import PlanFile, identity, write_plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
+from windlass.jobs.benchmark import prepare
 from windlass.planner.residency import keep_only
 from windlass.planner.rule import Demands
 from windlass.units import MIB
@@ -43,6 +45,31 @@ def test_a_plan_file_is_used_as_it_is(folder: Path, tmp_path: Path) -> None:
     with LLM(folder, device="cpu", plan=tmp_path / "plan.json") as llm:
         assert llm.generate(PROMPT, GREEDY)[0].outputs[0].token_ids == wanted
         assert llm.plan == plan
+
+
+def test_a_benchmark_runs_by_the_plan_it_was_given(folder: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        plan = keep_only(llm.opened.facts, llm.plan_for(Workload(1, 4, 8)), frozenset())
+    with LLM(folder, device="cpu", plan=plan) as llm:
+        assert prepare(llm, BenchmarkWork(prompt_len=4, gen_len=8, num_prompts=1)) == plan
+
+
+def test_work_that_a_given_plan_has_no_room_for_is_refused_before_anything_loads(folder: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        plan = llm.plan_for(Workload(1, 4, 8))
+    with LLM(folder, device="cpu", plan=plan) as llm:
+        room = plan.num_pages * plan.page_tokens
+        with pytest.raises(UsageError, match=f"keys and values of {room} tokens, a prompt of 4 .* take {room + 1}"):
+            llm.prepare(Workload(1, 4, room - 2))
+        assert llm.prepare(Workload(1, 4, room - 3)) == plan
+
+
+def test_a_smaller_budget_than_the_plan_s_is_kept_to_where_the_plan_fits_it(folder: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        plan = llm.plan_for(Workload(1, 4, 8))
+    budget = plan.memory.budget - plan.memory.spare // 2
+    with LLM(folder, device="cpu", plan=plan, host_memory=budget) as llm:
+        assert llm.plan == replace(plan, memory=replace(plan.memory, budget=budget))
 
 
 def test_a_plan_that_does_not_suit_the_run_is_refused(folder: Path, tmp_path: Path) -> None:

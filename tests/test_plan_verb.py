@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from windlass.cli.main import app
+from windlass.cli.sampling_flags import SamplingFlags
 from windlass.errors import UsageError
 from windlass.facts.deadline import seconds_until
 from windlass.facts.plan_file import read_plan
@@ -57,6 +58,13 @@ def test_a_model_that_fits_needs_no_offloading() -> None:
     assert "no offloading is needed" in windlass(*SMALL)[1]
 
 
+def test_experts_on_disk_are_not_said_to_be_resident() -> None:
+    """Every layer stays, and few of the experts do."""
+    flags = ("--machine", "t4", "--device", "cpu", "--host-memory", "24GiB", "--prompt-len", "8", "--gen-len", "2")
+    out = windlass("plan", "mixtral-8x7b", *flags)[1]
+    assert "weights  all resident but experts; experts that do not stay come from disk when tokens want them" in out
+
+
 def test_the_plan_is_written_and_can_be_read_back(tmp_path: Path) -> None:
     assert windlass(*TIGHT, "-o", str(tmp_path / "plan.json"))[0] == 0
     file = read_plan(tmp_path / "plan.json")
@@ -90,6 +98,10 @@ def test_prompts_in_a_file_are_counted_one_by_one(tmp_path: Path) -> None:
     flags = ("plan", "opt-125m", "--machine", "t4", "-i", str(tmp_path / "in.jsonl"), "--json")
     found = json.loads(windlass(*flags)[1])["workload"]
     assert found == {"num_prompts": 3, "mean_prompt_len": 104 / 3, "prompt_len": 51, "gen_len": 5}
+    (tmp_path / "in.jsonl").write_text('{"prompt": [5, 6]}\n{"prompt": 5}\n')
+    _, out, error = windlass(*flags)
+    assert json.loads(out)["workload"]["gen_len"] == SamplingFlags().max_tokens, "as batch has it"
+    assert error.startswith("warning: 1 of the rows in ") and error.count("\n") == 1
     (tmp_path / "in.jsonl").write_text('{"prompt": "Once upon a time"}\n')
     assert "no tokenizer.json beside the model" in refused(*flags)
 
@@ -116,6 +128,7 @@ def test_formats_that_lose_something_are_used_only_where_they_are_allowed(tmp_pa
         ((*SMALL, "--disk-room", "1GiB", "--offload-dir", "/tmp"), "both say how much room"),
         (("plan", "opt-125m", "--machine", "t4", "--gen-len", "4000"), "exceed the 2048 that opt-125m takes"),
         ((*SMALL, "--machine", "t44"), "did you mean t4"),
+        ((*SMALL, "--revision", "main"), "--revision main has no effect: the shape opt-125m is made up"),
     ],
 )
 def test_what_makes_no_sense_or_has_no_effect_is_refused(flags: tuple[str, ...], reason: str) -> None:

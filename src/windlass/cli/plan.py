@@ -11,6 +11,7 @@ import typer
 from windlass.cli.late import late
 from windlass.cli.output_flags import AsJson
 from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
+from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.machine import Machine
@@ -52,6 +53,8 @@ def plan(
 ) -> None:
     """Plan a job before it is run: placement, forecast, what binds it and what would help."""
     named = _model_or_shape(model, shape)
+    if revision is not None and isinstance(named, Shape):
+        raise UsageError(f"--revision {revision} has no effect: the shape {named} is made up; leave it out")
     seconds = limit.seconds(datetime.now().astimezone())
     drawing.check()
     facts = late("jobs.model_description").describe_model(named, revision, dtype=dtype)
@@ -72,6 +75,8 @@ def _model_or_shape(model: str | None, shape: str | None) -> str | Shape:
         raise UsageError(f"MODEL {model} and --shape {shape} are two models; name one of them")
     if shape is not None:
         return shape_named(shape)
+    if model is not None and model.lower() in shapes() and not Path(model).is_dir():
+        return shape_named(model)
     if model is None:
         raise UsageError("argument MODEL is missing; name a folder, a hub id or a shape, as in windlass plan opt-30b")
     return model
@@ -81,7 +86,13 @@ def _workload(job: Any, work: WorkFlags, named: str | Shape) -> Workload:
     if work.source is None:
         return work.workload()
     folder = str(named) if isinstance(named, str) and Path(named).is_dir() else None
-    found: Workload = job.workload_of(work.source, folder, work.gen_len or job.default_generated())
+    found: Workload
+    found, wrong = job.workload_of(work.source, folder, work.gen_len or SamplingFlags().max_tokens)
+    if wrong:
+        sys.stderr.write(
+            f"warning: {wrong} of the rows in {work.source} cannot be answered and are left out; `windlass batch` "
+            "says what is wrong with each\n"
+        )
     return found
 
 

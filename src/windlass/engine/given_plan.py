@@ -1,5 +1,6 @@
 """A plan that a caller brings along, in a file or as a value: used as it is, once it is known to suit this run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from windlass.engine.opened_model import OpenedModel
 from windlass.errors import UsageError
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, read_plan, refuse_another_model, refuse_smaller_memory
+from windlass.facts.workload import Workload
 from windlass.memory.process_memory import available_bytes, resident_bytes
 
 
@@ -46,4 +48,23 @@ def checked_plan(
         _, total = torch.cuda.mem_get_info(opened.device)
         device = min(gpu_memory or total, total)
     refuse_smaller_memory(plan, min(host_memory or host, host), device)
-    return plan
+    return _within(plan, host_memory)
+
+
+def _within(plan: Plan, host_memory: int | None) -> Plan:
+    """The plan with no larger budget than the run was given: what it needs fits, what it leaves spare is less."""
+    if host_memory is None or host_memory >= plan.host_bill.budget:
+        return plan
+    smaller = replace(plan.host_bill, budget=host_memory)
+    return replace(plan, memory=smaller) if plan.host is None else replace(plan, host=smaller)
+
+
+def refuse_longer_work(plan: Plan, workload: Workload) -> None:
+    """Raises UsageError where not even one sequence of the work has room among the plan's keys and values."""
+    room = plan.num_pages * plan.page_tokens
+    if workload.tokens_per_sequence > room:
+        raise UsageError(
+            f"the plan holds keys and values of {room:,} tokens, a prompt of {workload.prompt_len:,} and its answer of "
+            f"{workload.gen_len:,} take {workload.tokens_per_sequence:,}; ask for shorter answers, or make the plan "
+            f"again for this work with `windlass plan MODEL -o FILE`"
+        )

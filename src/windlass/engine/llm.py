@@ -28,7 +28,7 @@ from windlass.engine.bad_words import bad_words
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
-from windlass.engine.given_plan import checked_plan, read_given_plan
+from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.planning import Budgets, make_plan
@@ -127,7 +127,7 @@ class LLM:
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
-        self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
+        self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
         self._foresight = known_foresight(self.opened.folder, self.opened.target)
         self._machine = self._foresight.machine if self._foresight is not None else None
@@ -161,16 +161,16 @@ class LLM:
     def prepare(self, workload: Workload) -> Plan:
         """Plans for a known workload and loads the model, so that the first call need not."""
         self._refuse_a_second_call()
-        return self._loaded(workload).plan
+        return self._fitting(workload).plan
 
     def plan_for(self, workload: Workload) -> Plan:
-        """The plan that a workload would get; nothing is loaded.
+        """The plan that a workload would get, which is the one brought along if there is one; nothing is loaded.
 
         A model that is loaded is put away first: what it holds would count against the plan.
         """
         self._refuse_a_second_call()
         self._unload()
-        return self._make_plan(workload)
+        return self._brought_plan or self._make_plan(workload)
 
     def adopt(self, plan: Plan) -> None:
         """Runs everything from now on by `plan`, as if it had been given when the model was opened.
@@ -265,7 +265,7 @@ class LLM:
         self._refuse_a_second_call()
         self._call = call = object()
         try:
-            engine = self._loaded(Workload(len(answers), prompt_len, longest - prompt_len + 1))
+            engine = self._fitting(Workload(len(answers), prompt_len, longest - prompt_len + 1))
             assert self._measurements is not None
             self._measurements.begin_call()
             try:
@@ -326,6 +326,12 @@ class LLM:
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
         words = Detokenizer(self.tokenizer, params.skip_special_tokens)
         return StopCheck(params, self.opened.defaults.eos_token_ids, most, words)
+
+    def _fitting(self, workload: Workload) -> Engine:
+        """The engine for work that is about to run. Raises UsageError where a given plan has no room for it."""
+        if self._given_plan is not None:
+            refuse_longer_work(self._given_plan, workload)
+        return self._loaded(workload)
 
     def _loaded(self, workload: Workload) -> Engine:
         """The engine, loaded by a plan that suits the workload."""

@@ -112,6 +112,11 @@ class Plan:
         """Bytes every pass brings to where the model computes, experts and embedding rows apart."""
         return sum(part.streamed_bytes for part in self.slices)
 
+    @property
+    def experts_travel(self) -> bool:
+        """Whether some experts do not rest where the model computes."""
+        return bool(self.memory.expert_ring or self.host_bill.expert_ring)
+
     def summary(self) -> dict[str, object]:
         """The plan for machines, but for its long lists."""
         return {
@@ -146,13 +151,16 @@ class Plan:
         return [*lines, f"weights  {self._journey()}", block]
 
     def _journey(self) -> str:
-        """What crosses which link in a pass."""
+        """What crosses which link in a pass; how many experts do is up to the tokens."""
+        link = "from disk" if self.host_bill.expert_ring else "over the link"
+        experts = f"experts that do not stay come {link} when tokens want them"
         if not self.streamed_bytes:
-            return "all resident"
+            return f"all resident but experts; {experts}" if self.experts_travel else "all resident"
+        beside = f"; {experts}" if self.experts_travel else ""
         if self.host is None:
-            return f"{format_bytes(self.disk_bytes)} from disk a pass"
+            return f"{format_bytes(self.disk_bytes)} from disk a pass{beside}"
         from_disk = f", {format_bytes(self.disk_bytes)} of them from disk" if self.disk_bytes else ""
-        return f"{format_bytes(self.streamed_bytes)} over the link a pass{from_disk}"
+        return f"{format_bytes(self.streamed_bytes)} over the link a pass{from_disk}{beside}"
 
 
 def _bill_line(name: str, bill: MemoryBill, base: str) -> str:

@@ -13,7 +13,6 @@ from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, identity
-from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.time_span import TimeSpan
 from windlass.facts.workload import Workload
 from windlass.jobs.prompt_lengths import prompt_length
@@ -112,12 +111,14 @@ def planned(
     return Planned(best_model, machine, workload, chosen, reason, best_format)
 
 
-def workload_of(path: str, folder: str | None, most_tokens: int) -> Workload:
+def workload_of(path: str, folder: str | None, most_tokens: int) -> tuple[Workload, int]:
     """The work in a file of prompts, their lengths counted by the tokenizer in `folder`. Raises UsageError.
 
-    `most_tokens` is how much a row generates that does not say; rows that are wrong are left out, as a run does.
+    `most_tokens` is how much a row generates that does not say; rows that are wrong are left out, as a run does, and
+    their number comes second.
     """
-    rows = [row for row in read_rows(path) if isinstance(row, BatchRow)]
+    all_rows = read_rows(path)
+    rows = [row for row in all_rows if isinstance(row, BatchRow)]
     if not rows:
         raise UsageError(f"{path} holds no row that can be answered; see what `windlass batch` says of it")
     lens: list[int] = []
@@ -129,12 +130,8 @@ def workload_of(path: str, folder: str | None, most_tokens: int) -> Workload:
         generated += [wanted if isinstance(wanted, int) else most_tokens] * copies
     mean = sum(generated) / len(generated)
     longest = max(generated)
-    return Workload(len(lens), max(lens), longest, tuple(lens), mean if mean < longest else None)
-
-
-def default_generated() -> int:
-    """New tokens of a row that names no number, as `batch` has it."""
-    return SamplingParams().max_tokens or 1
+    work = Workload(len(lens), max(lens), longest, tuple(lens), mean if mean < longest else None)
+    return work, len(all_rows) - len(rows)
 
 
 def _a_device(model: ModelFacts, workload: Workload, machine: Machine, limits: Limits) -> list[Altered]:

@@ -102,7 +102,7 @@ class Explanation:
         return f"{what}, {slower:.2f} times as long, most of it for {NAMES[lane]}"
 
     def _advice(self, plan: Plan) -> list[str]:
-        if not (plan.streamed_bytes or plan.far_pages or plan.disk_pages or plan.host_bill.expert_ring):
+        if not (plan.streamed_bytes or plan.far_pages or plan.disk_pages or plan.experts_travel):
             where = "the memory of the device" if plan.host is not None else "memory"
             return [f"note     the model fits in {where}: no offloading is needed"]
         if not self.changes:

@@ -73,7 +73,7 @@ class Candidate:
     def kind(self) -> str:
         """Where weights and keys and values mainly lie, for people: plans of one kind differ in sizes only."""
         plan = self.plan
-        if not (plan.streamed_bytes or plan.memory.expert_ring or plan.host_bill.expert_ring):
+        if not (plan.streamed_bytes or plan.experts_travel):
             weights = "all weights resident"
         elif plan.host_bill.ring or plan.host_bill.expert_ring:
             weights = "weights from disk"
