@@ -189,6 +189,12 @@ def test_an_absurd_value_is_named_with_its_limit(field: str, value: object, said
     assert said in reason(completion(**{field: value}))
 
 
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    row = parse_row(1, b'\xef\xbb\xbf{"prompt": "Hi"}')
+    assert isinstance(row, BatchRow)
+    assert row.body.prompt == "Hi"
+
+
 @pytest.mark.parametrize(
     ("raw", "said"),
     [

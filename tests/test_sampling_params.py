@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from windlass.errors import RequestError, UsageError
 from windlass.facts.completion import CompletionOutput, RequestOutput
@@ -68,6 +69,12 @@ def test_top_k_may_be_off_in_both_of_vllms_spellings(top_k: int) -> None:
         ({"n": 0}, "n must be 1 or more, got 0"),
         ({"n": True}, "n must be a whole number, got True"),
         ({"n": 2, "temperature": 0}, "n is 2 with temperature 0"),
+        ({"n": 10**5000}, "n is a number of more than 308 digits; write a smaller one"),
+        ({"seed": -(10**5000)}, "seed is a number of more than 308 digits"),
+        ({"temperature": 10**400}, "temperature is a number of more than 308 digits"),
+        ({"stop_token_ids": [10**5000]}, "stop_token_ids is a number of more than 308 digits"),
+        ({"logit_bias": {"9" * 5000: 1}}, "logit_bias holds '999.*, which is no token id"),
+        ({"n": 10**9}, "n must be at most 16384, got 1000000000; give the prompt several times"),
         ({"max_tokens": 0}, "max_tokens must be 1 or more, got 0"),
         ({"max_tokens": "16"}, r"max_tokens must be a whole number, got '16' \(str\)"),
         ({"min_tokens": -1}, "min_tokens must be 0 or more"),
@@ -168,8 +175,26 @@ def test_numbers_may_be_numpys_and_are_kept_as_pythons() -> None:
     assert all(type(number).__module__ == "builtins" for number in (*numbers, *params.stop_ids))
 
 
+def test_numbers_may_be_torchs_scalars_too() -> None:
+    half: Any = torch.tensor(0.5)
+    three: Any = torch.tensor(3)
+    params = SamplingParams(max_tokens=three, temperature=half, top_p=np.array(0.25), logit_bias={5: -half})
+    assert params == SamplingParams(max_tokens=3, temperature=0.5, top_p=0.25, logit_bias={5: -0.5})
+    assert (type(params.max_tokens), type(params.temperature), type(params.top_p)) == (int, float, float)
+
+
 @pytest.mark.parametrize(
-    "bad", [{"n": np.float64(2)}, {"max_tokens": np.bool_(True)}, {"temperature": np.array([0.5, 1])}, {"top_k": 2.0}]
+    "bad",
+    [
+        {"n": np.float64(2)},
+        {"max_tokens": np.bool_(True)},
+        {"temperature": np.array([0.5, 1])},
+        {"temperature": torch.tensor([0.5, 1])},
+        {"temperature": np.array("0.5")},
+        {"temperature": np.bool_(True)},
+        {"temperature": np.complex64(1)},
+        {"top_k": 2.0},
+    ],
 )
 def test_what_only_looks_like_a_number_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(bad))} must be a "):

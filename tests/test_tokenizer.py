@@ -1,6 +1,8 @@
 """Text to ids and back: no second begin-of-sequence, clear errors, and pieces that add up to the whole."""
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from windlass.errors import CheckpointError, RequestError, UsageError
 from windlass.model.detokenizer import LONGEST_HELD_RUN, Detokenizer
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
+from windlass.packaged_model import packaged_model_folder
 
 MIXED_TEXT = st.text(max_size=60) | st.lists(
     st.sampled_from(["Once", " upon", "\n", "  ", "é", "你好", "👩‍👩‍👧", "▁", " ", "a", "\u0301", "<s>", "�"]),
@@ -127,6 +130,13 @@ def test_a_damaged_tokenizer_is_a_checkpoint_error(tmp_path: Path, damaged: str)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(CheckpointError, match="cannot be read.*again"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_in_a_folder_whose_name_is_not_utf_8_asks_for_another_name(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(packaged_model_folder(), folder)
+    with pytest.raises(CheckpointError, match="name is not UTF-8; rename the folder"):
+        Tokenizer.load(folder)
 
 
 @given(ids=st.lists(st.integers(0, 600), max_size=80), skip=st.booleans())

@@ -81,6 +81,9 @@ def _refusal(name: str, value: object) -> str:
 
 def _check_sampling(sampling: Mapping[str, object]) -> None:
     """Values that make no sense are found here, before a model is loaded."""
+    choices = sampling.get("n")
+    if isinstance(choices, int) and choices > MAX_CHOICES:
+        raise RequestError(f"n must be at most {MAX_CHOICES}, got {choices}; ask in several rows")
     try:
         values: dict[str, Any] = {"max_tokens": None, **sampling}  # SamplingParams checks what they are
         params = SamplingParams(**values)
@@ -88,8 +91,6 @@ def _check_sampling(sampling: Mapping[str, object]) -> None:
         raise
     except UsageError as error:
         raise RequestError(str(error)) from error
-    if params.n > MAX_CHOICES:
-        raise RequestError(f"n must be at most {MAX_CHOICES}, got {params.n}; ask in several rows")
     if (params.logprobs or 0) > MAX_LOGPROBS:
         raise RequestError(f"logprobs must be at most {MAX_LOGPROBS}, got {params.logprobs}")
 

@@ -73,7 +73,7 @@ def parse_row(line: int, raw: bytes) -> BatchRow | BadRow:
 
 def _read_object(raw: bytes) -> dict[str, object]:
     try:
-        row = json.loads(raw.decode(), parse_constant=_refuse_constant)
+        row = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise RequestError(f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}") from error
     except json.JSONDecodeError as error:

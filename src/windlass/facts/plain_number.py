@@ -1,4 +1,4 @@
-"""Numbers of any library (numpy's above all) as Python's own, so that what is computed or written with them is plain.
+"""Numbers of any library (numpy's, torch's) as Python's own, so that what is computed or written with them is plain.
 
 A bool is no number here: where one stands for a number, something else was meant.
 """
@@ -21,7 +21,7 @@ def plain_whole(value: object) -> int | None:
 
 
 def plain_real(value: object) -> int | float | None:
-    """`np.float32(0.5)` -> 0.5; None for what is no real number."""
+    """`np.float32(0.5)` or `torch.tensor(0.5)` -> 0.5; None for what is no real number."""
     if isinstance(value, bool):
         return None
     if type(value) is float:
@@ -29,4 +29,10 @@ def plain_real(value: object) -> int | float | None:
     whole = plain_whole(value)
     if whole is not None:
         return whole
-    return float(value) if isinstance(value, Real) else None
+    if isinstance(value, Real):
+        return float(value)
+    held = getattr(value, "item", None)
+    if getattr(value, "ndim", None) != 0 or not callable(held):
+        return None
+    number = held()  # torch's scalars, and arrays without a dimension, are no Real
+    return number if type(number) is float else None

@@ -17,6 +17,8 @@ from windlass.facts.sampling_values import (
 
 # Below this a temperature divides logits by so little that only the largest survives; vLLM draws the same line.
 GREEDY_TEMPERATURE = 1e-5
+# vLLM's limit on the answers to a prompt; each holds memory from the first to the last pass.
+MOST_ANSWERS = 16384
 # OpenAI's limits on a bias and on the presence and frequency penalties.
 MOST_BIAS = 100.0
 MOST_PENALTY = 2.0
@@ -31,10 +33,10 @@ _WRITTEN = ("stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_wo
 class SamplingParams:
     """Sampling parameters of one request; every field means what it means in vLLM. Raises UsageError on a bad value.
 
-    Numbers may be numpy's and are kept as Python's. Fields that may be written in several ways stay as they were
-    written; `stop_strings`, `stop_ids`, `biases`, `allowed_ids` and `bad_strings` say what they mean. Parameters are
-    equal when they mean the same. What is named from `prompt_logprobs` on does not exist here: such a name is taken at
-    the value that asks for nothing.
+    Numbers may be numpy's or torch's and are kept as Python's. Fields that may be written in several ways stay as they
+    were written; `stop_strings`, `stop_ids`, `biases`, `allowed_ids` and `bad_strings` say what they mean. Parameters
+    are equal when they mean the same. What is named from `prompt_logprobs` on does not exist here: such a name is taken
+    at the value that asks for nothing.
 
     n: answers per prompt. max_tokens: most new tokens (None: to the model's length). min_tokens: no end before these.
     temperature: 0 is greedy. top_p in (0, 1], top_k (0 or -1: off), min_p in [0, 1]: which tokens stay candidates.
@@ -172,6 +174,8 @@ class SamplingParams:
 
     def _check_counts(self) -> None:
         require_whole("n", self.n, least=1)
+        if self.n > MOST_ANSWERS:
+            raise UsageError(f"n must be at most {MOST_ANSWERS}, got {self.n}; give the prompt several times")
         require_whole("min_tokens", self.min_tokens, least=0)
         if self.max_tokens is not None:
             require_whole("max_tokens", self.max_tokens, least=1)

@@ -47,6 +47,10 @@ class Tokenizer:
             return NoTokenizer(str(path))
         try:
             return Tokenizer(AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+        except UnicodeEncodeError as error:  # the tokenizers library takes no other name of a file
+            raise CheckpointError(
+                f"the tokenizer in {path} cannot be read: the folder's name is not UTF-8; rename the folder"
+            ) from error
         except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot parse
             raise CheckpointError(
                 f"the tokenizer in {path} cannot be read: {_first_line(error)}; download its files again"
