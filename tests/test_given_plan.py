@@ -78,6 +78,13 @@ def test_a_plan_that_does_not_suit_the_run_is_refused(folder: Path, tmp_path: Pa
     write_plan(tmp_path / "plan.json", replace(file, model=replace(file.model, layers=99)))
     with pytest.raises(UsageError, match=r"the plan is for .*: layers 99, not"):
         LLM(folder, device="cpu", plan=tmp_path / "plan.json")
+    for changed, reason in (
+        (replace(file.plan, slices=file.plan.slices[:1]), "a pass of 1 slices, not of this model's"),
+        (replace(file.plan, num_pages=10**15), "pages of keys and values, .* in .* bytes"),
+    ):
+        write_plan(tmp_path / "plan.json", replace(file, plan=changed))
+        with pytest.raises(UsageError, match=reason):
+            LLM(folder, device="cpu", plan=tmp_path / "plan.json")
     with pytest.raises(UsageError, match=r"the plan is for cpu, this run computes on sim"):
         LLM(folder, device="sim", gpu_memory="1GiB", plan=file.plan)
     with pytest.raises(UsageError, match=r"needs .* of host memory, here are 50.0 MiB: .* are missing"):

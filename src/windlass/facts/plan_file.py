@@ -107,6 +107,15 @@ def refuse_another_model(file: PlanFile, model: ModelFacts) -> None:
         sources = {source.key for group in model.groups for source in group.sources}
         unknown = sorted((file.plan.resident | file.plan.host_resident) - sources)
         differences = [f"it keeps {unknown[0]!r}, which this model does not have"] if unknown else []
+    parts = [part.name for part in file.plan.slices]
+    names = [group.name for kind in ("layer", "head") for group in model.groups if group.kind == kind]
+    if not differences and parts != names:
+        differences = [f"a pass of {len(parts)} slices, not of this model's {len(names)}"]
+    pages = file.plan.device_pages * file.plan.page_tokens * model.cache_bytes_per_token
+    if not differences and pages > file.plan.memory.cache:
+        differences = [
+            f"{file.plan.device_pages:,} pages of keys and values, {format_size(pages)}, in {file.plan.memory.cache:,} bytes"
+        ]
     if differences:
         raise UsageError(f"the plan is for {made_for.name}, not for {mine.name}: {'; '.join(differences)}; {_AGAIN}")
 
