@@ -1,6 +1,6 @@
 """Where one parameter of transformers' model comes from: the checkpoint tensors behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from windlass.facts.tensor_fact import TensorFact
 
@@ -20,9 +20,14 @@ class ParameterSource:
     expert: int | None = None
     rows: tuple[int, int] | None = None
 
-    @property
-    def key(self) -> str:
-        """Unique name: the parameter's, with `#expert` for a slice or `[start:stop]` for rows."""
+    key: str = field(init=False, repr=False, compare=False)
+    """Unique name: the parameter's, with `#expert` for a slice or `[start:stop]` for rows."""
+
+    def __post_init__(self) -> None:
+        # Kept, since a search over a model of many experts asks for it millions of times.
+        object.__setattr__(self, "key", self._key())
+
+    def _key(self) -> str:
         if self.rows is not None:
             return f"{self.parameter}[{self.rows[0]}:{self.rows[1]}]"
         return self.parameter if self.expert is None else f"{self.parameter}#{self.expert}"

@@ -113,9 +113,8 @@ def refuse_another_model(file: PlanFile, model: ModelFacts) -> None:
         differences = [f"a pass of {len(parts)} slices, not of this model's {len(names)}"]
     pages = file.plan.device_pages * file.plan.page_tokens * model.cache_bytes_per_token
     if not differences and pages > file.plan.memory.cache:
-        differences = [
-            f"{file.plan.device_pages:,} pages of keys and values, {format_size(pages)}, in {file.plan.memory.cache:,} bytes"
-        ]
+        there = f"{file.plan.memory.cache:,} bytes"
+        differences = [f"{file.plan.device_pages:,} pages of keys and values, {format_size(pages)}, in {there}"]
     if differences:
         raise UsageError(f"the plan is for {made_for.name}, not for {mine.name}: {'; '.join(differences)}; {_AGAIN}")
 

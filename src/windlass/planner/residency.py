@@ -153,12 +153,11 @@ def bill_of(
     """The bill when `chosen` stays and the rest streams: room for the largest slices, and slots for experts."""
     kept = keys(chosen)
     parts = [part.buffer_bytes for part in slices(groups, kept, host)]
-    experts = [_sizes(disk_piece(group, kept))[1] for group in groups if group.kind == "expert"]
     return replace(
         fixed,
         resident=resident_bytes(chosen),
         ring=ring_slices * max(parts, default=0),
-        expert_ring=EXPERT_SLOTS * max(experts, default=0),
+        expert_ring=EXPERT_SLOTS * _largest_expert(groups, kept),
         conversions=conversions(groups, kept),
     )
 
@@ -173,13 +172,26 @@ def host_bill(
     """The host's bill when `beside` stays there on its way to the device and what is in neither comes from disk."""
     there = keys(beside)
     parts = [part.disk_buffer_bytes for part in slices(model.groups, device, there)]
-    experts = [_sizes(disk_piece(group, device, there))[1] for group in model.groups if group.kind == "expert"]
     return replace(
         fixed,
         resident=sum(map(as_read, beside)),
         ring=ring_slices * max(parts, default=0),
-        expert_ring=EXPERT_SLOTS * max(experts, default=0),
+        expert_ring=EXPERT_SLOTS * _largest_expert(model.groups, device, there),
     )
+
+
+def _largest_expert(groups: Sequence[WeightGroup], kept: frozenset[str], host: frozenset[str] = NOTHING) -> int:
+    """Bytes in a buffer of the largest part of an expert that is read from disk."""
+    largest = 0
+    for group in groups:
+        if group.kind != "expert":
+            continue
+        away = [source.key not in kept and source.key not in host for source in group.sources]
+        if all(away):
+            largest = max(largest, group.buffer_bytes)
+        elif any(away):
+            largest = max(largest, _sizes(disk_piece(group, kept, host))[1])
+    return largest
 
 
 def conversions(groups: Sequence[WeightGroup], kept: frozenset[str]) -> int:
