@@ -39,6 +39,7 @@ def test_a_plan_says_where_bytes_lie_how_fast_it_goes_and_why() -> None:
         "model    opt-125m",
         "machine  NVIDIA T4",
         "job      40 prompts of 100 tokens, 20 generated each",
+        "rates    disk ",
         "from disk a pass",
         "counts   800 generated tokens",
         "bound by prefill",
@@ -63,6 +64,9 @@ def test_experts_on_disk_are_not_said_to_be_resident() -> None:
     flags = ("--machine", "t4", "--device", "cpu", "--host-memory", "24GiB", "--prompt-len", "8", "--gen-len", "2")
     out = windlass("plan", "mixtral-8x7b", *flags)[1]
     assert "weights  all resident but experts; experts that do not stay come from disk when tokens want them" in out
+    # A token wants 2 experts of each of 32 layers, of three matrices of 4096 x 14336 in 2 bytes; some of them stay.
+    told = re.search(r"experts  about ([\d.]+) GB from disk more a pass of 1 tokens", out)
+    assert told is not None and 0 < float(told[1]) <= 2 * 32 * 3 * 4096 * 14336 * 2 / 1e9
 
 
 def test_the_plan_is_written_and_can_be_read_back(tmp_path: Path) -> None:

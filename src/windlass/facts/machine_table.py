@@ -47,6 +47,19 @@ def machine_lines(machine: Machine) -> list[str]:
     return lines
 
 
+def rates_line(machine: Machine, dtype: str, rows: int) -> str:
+    """The rates that a plan for a block of `rows` sequences stands on, in a line."""
+    here = machine.compute
+    told = [f"disk {format_rate(machine.disk.rate)}"] if machine.disk.rate else []
+    if machine.link is not None:
+        told.append(f"link {format_rate(machine.link.upload)}")
+    told.append(f"memory {format_rate(here.memory_rate)}")
+    curve = here.matmul.get(dtype)
+    if curve is not None:
+        told.append(f"{dtype} products {_flops(curve.at(rows))} at {rows} rows, {_flops(curve.best)} at most")
+    return ", ".join(told)
+
+
 def origin(machine: Machine) -> str:
     """`measured 2026-11-26`, or where else the figures come from."""
     return f"measured {machine.measured}" if machine.measured[:1].isdigit() else machine.measured

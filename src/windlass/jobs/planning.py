@@ -10,6 +10,7 @@ from windlass.errors import BudgetError, UsageError
 from windlass.facts.batch_row import BatchRow
 from windlass.facts.catalogue import machine_named
 from windlass.facts.machine import Machine
+from windlass.facts.machine_table import rates_line
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, identity
@@ -20,10 +21,11 @@ from windlass.jobs.question_file import read_rows
 from windlass.planner.cost import timeline
 from windlass.planner.estimate import Limits, estimated_demands
 from windlass.planner.explain import Altered, Change, Explanation, explained, smaller_weights
+from windlass.planner.layer_work import slice_works
 from windlass.planner.model_summary import model_lines
 from windlass.planner.rule import RUN_TO_RUN, Demands
 from windlass.planner.search import Candidate, Found, cheapest, explore
-from windlass.units import format_seconds
+from windlass.units import format_bytes, format_seconds
 
 # Where there is no device, what one would bring: the most common card that people ask about.
 SECOND_HAND = "rtx3090"
@@ -59,11 +61,23 @@ class Planned:
         return [
             *model_lines(self.model),
             f"machine  {self.machine.name} ({self.machine.measured})",
+            f"rates    {rates_line(self.machine, self.model.dtype, self.chosen.plan.block_size)}",
             f"job      {work.num_prompts} prompts of {work.mean_prompt_len:.0f} tokens, {work.gen_len} generated each"
             f"{inexact}",
             *self.chosen.plan.lines(),
+            *self._experts(),
             *self.explanation.lines(),
         ]
+
+    def _experts(self) -> list[str]:
+        """What the experts that do not stay add to a pass, if each token chooses at random."""
+        plan = self.chosen.plan
+        works = [work.experts for work in slice_works(self.model, plan) if work.experts is not None]
+        disk = sum(work.distinct(plan.block_size) * work.disk_bytes for work in works)
+        link = sum(work.distinct(plan.block_size) * work.host_bytes for work in works)
+        told = [f"{format_bytes(disk)} from disk"] if disk else []
+        told += [f"{format_bytes(link)} over the link"] if link else []
+        return [f"experts  about {' and '.join(told)} more a pass of {plan.block_size} tokens"] if told else []
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
