@@ -168,6 +168,6 @@ def _bill_line(name: str, bill: MemoryBill, base: str) -> str:
         f"{name:8s} {format_size(bill.budget)} budget: {format_size(bill.base)} {base}, "
         f"{format_size(bill.resident)} resident weights, {format_size(bill.ring + bill.expert_ring)} ring, "
         f"{format_size(bill.cache)} keys and values, "
-        f"{format_size(bill.row + bill.activations)} activations, {format_size(bill.scratch + bill.conversions)} other buffers, "
-        f"{format_size(bill.spare)} spare"
+        f"{format_size(bill.row + bill.activations)} activations, "
+        f"{format_size(bill.scratch + bill.conversions)} other buffers, {format_size(bill.spare)} spare"
     )
