@@ -46,7 +46,7 @@ def together(llm: LLM, prompt: list[int], params: SamplingParams) -> list[Comple
 
 def separately(llm: LLM, prompt: list[int], params: SamplingParams) -> list[CompletionOutput]:
     """The same answers, but each as a request of its own that reads its own prompt."""
-    llm.prepare(Workload())
+    llm.prepare(Workload(params.n, len(prompt), params.max_tokens or 1))
     requests = [Request(str(1000 + index), None, tuple(prompt), params) for index in range(params.n)]
     answers = [llm._answers(request)[index] for index, request in enumerate(requests)]
     assert llm._engine is not None and llm._measurements is not None
