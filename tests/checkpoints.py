@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, LlamaConfig, PreTrainedModel
 
+from windlass.jobs.demo_checkpoint import write_checkpoint
 from windlass.model.shrink import shrink
 from windlass.model.text_config import text_config_of
 
@@ -122,3 +123,14 @@ def save(model: PreTrainedModel, folder: Path, shard: str = "5GB") -> Path:
     """Writes a checkpoint as transformers does, in shards of at most `shard`."""
     model.save_pretrained(folder, max_shard_size=shard)
     return folder
+
+
+def byte_llama(folder: Path, max_position_embeddings: int = 128) -> str:
+    """Writes a Llama of 64 dimensions whose tokens are bytes to `folder`, and gives its name for a command line."""
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=max_position_embeddings,
+        bos_token_id=1, eos_token_id=2, initializer_range=0.1, dtype="float32",
+    )  # fmt: skip
+    write_checkpoint(folder, config)
+    return str(folder)

@@ -92,7 +92,7 @@ def test_numbers_may_be_numpys(folder: Path) -> None:
 
 
 def read(prompts: Any, params: Any = None) -> list[Request]:
-    return read_prompts(prompts, params, DEFAULT, FakeTokenizer(), itertools.count())  # type: ignore[arg-type]
+    return read_prompts(prompts, params, DEFAULT, FakeTokenizer(), itertools.count())
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_refused_call_leaves_the_numbers_of_the_next_alone() -> None:
     """Without a seed of its own a request draws by its number."""
     numbers = itertools.count()
     with pytest.raises(UsageError):
-        read_prompts(["a", 3], None, DEFAULT, FakeTokenizer(), numbers)  # type: ignore[list-item, arg-type]
+        read_prompts(["a", 3], None, DEFAULT, FakeTokenizer(), numbers)
     assert next(numbers) == 0
 
 

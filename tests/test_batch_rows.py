@@ -126,7 +126,7 @@ def test_penalties_and_biases_are_read_as_openai_and_vllm_write_them() -> None:
         "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.1, "logit_bias": {"50256": -100},
         "allowed_token_ids": [5, 50256], "bad_words": ["foul"],
     }  # fmt: skip
-    params = SamplingParams(**good(completion(**said)).body.sampling)  # type: ignore[arg-type]
+    params = SamplingParams(**good(completion(**said)).body.sampling)
     assert params.biases == ((50256, -100.0),)
     assert params == SamplingParams(
         presence_penalty=0.5, frequency_penalty=-1.0, repetition_penalty=1.1, logit_bias={50256: -100},

@@ -114,4 +114,4 @@ def test_a_profile_file_is_a_machine(tmp_path: Path) -> None:
 )
 def test_what_is_not_known_is_refused_with_the_nearest(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        machine_named(**arguments)  # type: ignore[arg-type]
+        machine_named(**arguments)

@@ -63,7 +63,7 @@ class Engine(FakeLLM):
 
 
 def chat(engine: Engine, max_tokens: int = 3, **settings: Any) -> Chat:
-    return Chat(engine, SamplingParams(max_tokens=max_tokens, temperature=0.0), **settings)  # type: ignore[arg-type]
+    return Chat(engine, SamplingParams(max_tokens=max_tokens, temperature=0.0), **settings)
 
 
 def after(talk: Chat, *lines: str) -> list[ChatEvent]:
@@ -172,7 +172,7 @@ class TestStopping:
         talk = chat(Engine(), max_tokens=9)
         events = talk.take("Hi")
         next(events)
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         assert talk.conversation.exchanges == (("Hi", "x"),)
 
 

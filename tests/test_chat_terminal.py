@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig
 
+from checkpoints import byte_llama
 from windlass.facts.conversation import Conversation
-from windlass.jobs.demo_checkpoint import write_checkpoint
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 CTRL_C, CTRL_D, UP = b"\x03", b"\x04", b"\x1b[A"
@@ -87,14 +86,7 @@ class Terminal:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama of 64 dimensions whose tokens are bytes, and whose answers do not end soon."""
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=4096, bos_token_id=1,
-        eos_token_id=2, initializer_range=0.1, dtype="float32",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_checkpoint(folder, config)
-    return str(folder)
+    return byte_llama(tmp_path_factory.mktemp("models") / "tiny", 4096)
 
 
 @pytest.fixture

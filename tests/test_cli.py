@@ -12,15 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig
 from typer.testing import CliRunner
 
+from checkpoints import byte_llama
 from windlass import __version__
 from windlass.cli.budget_flags import BudgetFlags
 from windlass.cli.main import app
 from windlass.engine.llm import LLM
 from windlass.facts.completion import RequestOutput
-from windlass.jobs.demo_checkpoint import write_checkpoint
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "demo", "version")
@@ -29,14 +28,7 @@ VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "demo", "version")
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama of 64 dimensions whose tokens are bytes."""
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=128, bos_token_id=1,
-        eos_token_id=2, initializer_range=0.1, dtype="float32",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_checkpoint(folder, config)
-    return str(folder)
+    return byte_llama(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def windlass(*arguments: str, given: str | bytes | None = None) -> Any:

@@ -164,7 +164,7 @@ def test_a_checkpoint_is_cut_into_shards_that_transformers_reads(
     assert set(index["weight_map"].values()) == {shard.name for shard in shards}
     for name, shard in index["weight_map"].items():
         with safe_open(tmp_path / "model" / shard, "pt") as opened:
-            assert name in opened.keys()  # noqa: SIM118  (a file of safetensors is no mapping)
+            assert name in opened.keys()  # a file of safetensors is no mapping
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert sum(parameter.nbytes for parameter in model.parameters()) == total
 

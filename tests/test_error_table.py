@@ -17,13 +17,12 @@ from typing import Any
 
 import pytest
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
-from transformers import LlamaConfig
 from typer.testing import CliRunner
 
+from checkpoints import byte_llama
 from windlass.cli.main import app
 from windlass.engine.llm import LLM
 from windlass.facts.completion import RequestOutput
-from windlass.jobs.demo_checkpoint import write_checkpoint
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -180,14 +179,7 @@ TABLE = [*COMMAND_LINE, *NUMBERS, *BUDGETS, *MODELS, *PROMPTS, *FILES]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama of 64 dimensions whose tokens are bytes and whose length is 128."""
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=128, bos_token_id=1,
-        eos_token_id=2, initializer_range=0.1, dtype="float32",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_checkpoint(folder, config)
-    return str(folder)
+    return byte_llama(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
@@ -280,7 +272,7 @@ def test_an_architecture_that_is_not_proven(damaged: Path, monkeypatch: pytest.M
 def test_a_gated_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def gated(*_: object, **__: object) -> None:
         response = SimpleNamespace(status_code=403, headers={}, request=None)
-        raise GatedRepoError("Access to model org/gated is restricted", response=response)  # type: ignore[arg-type]
+        raise GatedRepoError("Access to model org/gated is restricted", response=response)
 
     monkeypatch.setattr("windlass.model.hub.HfApi", lambda: SimpleNamespace(model_info=gated))
     monkeypatch.setattr("windlass.model.hub.snapshot_download", absent_from_the_cache)

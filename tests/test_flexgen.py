@@ -53,13 +53,13 @@ def test_every_pair_of_percents_leaves_at_least_nothing_for_the_disk(percent: An
 @pytest.mark.parametrize("flag", ["gpu_batch_size", "num_gpu_batches"])
 def test_batches_of_nothing_are_refused(flag: str) -> None:
     with pytest.raises(UsageError, match="must be 1 or more, got 0"):
-        FlexGenPolicy(**{flag: 0})  # type: ignore[arg-type]
+        FlexGenPolicy(**{flag: 0})
 
 
 @pytest.mark.parametrize("flag", ["compress_weight", "compress_cache"])
 def test_compression_is_refused_with_the_next_step(flag: str) -> None:
     with pytest.raises(UsageError, match="does not exist here yet: .* leave it out, and lower the shares"):
-        FlexGenPolicy(**{flag: True})  # type: ignore[arg-type]
+        FlexGenPolicy(**{flag: True})
 
 
 def test_a_published_policy_becomes_a_plan() -> None:
@@ -122,7 +122,7 @@ def test_no_flag_is_no_policy() -> None:
 @pytest.mark.parametrize("twice", [{"block_size": 8}, {"micro_batch_tokens": 64}])
 def test_flags_that_say_the_same_twice_are_refused(twice: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="says again what .*--gpu-batch-size.* leave one out"):
-        FlexGenFlags(gpu_batch_size=8).policy(BudgetFlags(**twice))  # type: ignore[arg-type]
+        FlexGenFlags(gpu_batch_size=8).policy(BudgetFlags(**twice))
 
 
 @pytest.fixture(scope="module")

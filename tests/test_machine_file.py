@@ -68,7 +68,7 @@ def test_a_write_that_fails_leaves_the_old_profile_and_no_other_file(tmp_path: P
     file = tmp_path / "here.json"
     write_machine(file, MACHINE)
     with pytest.raises(TypeError):
-        write_machine(file, replace(MACHINE, sources={"disk": object()}))  # type: ignore[dict-item]
+        write_machine(file, replace(MACHINE, sources={"disk": object()}))
     assert read_machine(file) == MACHINE and list(tmp_path.iterdir()) == [file]
 
 

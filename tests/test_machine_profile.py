@@ -195,4 +195,4 @@ def test_the_reader_uses_the_setting_that_was_measured(tmp_path: Path, monkeypat
 
     streams = SimpleNamespace(host_bill=SimpleNamespace(ring=1))
     llm = SimpleNamespace(opened=SimpleNamespace(folder=tmp_path))
-    assert LLM._disk(llm, streams) == DISK  # type: ignore[arg-type]
+    assert LLM._disk(llm, streams) == DISK

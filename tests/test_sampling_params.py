@@ -48,7 +48,7 @@ def test_params_written_differently_but_meaning_the_same_are_equal() -> None:
 def test_params_cannot_be_changed_but_can_be_replaced() -> None:
     params = SamplingParams(stop=["a"])
     with pytest.raises(FrozenInstanceError):
-        params.n = 2  # type: ignore[misc]
+        params.n = 2
     assert replace(params, n=3).stop_strings == ("a",)
 
 
@@ -140,11 +140,11 @@ def test_what_vllm_has_and_does_not_exist_here_is_taken_where_it_asks_for_nothin
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(TypeError, match="best_off"):
-        SamplingParams(best_off=2)  # type: ignore[call-arg]
+        SamplingParams(best_off=2)
 
 
 def test_biases_may_be_written_with_ids_as_json_has_them() -> None:
-    params = SamplingParams(logit_bias={"7": 1, 5: np.float32(-0.5)})  # type: ignore[dict-item]
+    params = SamplingParams(logit_bias={"7": 1, 5: np.float32(-0.5)})
     assert params.biases == ((5, -0.5), (7, 1.0))
     assert params == SamplingParams(logit_bias={5: -0.5, 7: 1.0})
     assert hash(params) == hash(SamplingParams(logit_bias={5: -0.5, 7: 1.0}))

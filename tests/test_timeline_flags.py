@@ -8,13 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from transformers import LlamaConfig
 from typer.testing import CliRunner
 
+from checkpoints import byte_llama
 from windlass.cli.main import app
 from windlass.engine.generation import Generation
 from windlass.facts.time_span import TimeSpan
-from windlass.jobs.demo_checkpoint import write_checkpoint
 from windlass.jobs.timeline_file import add_to_timeline, read_timeline
 
 MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason='pip install "windlass[plot]"')
@@ -22,14 +21,7 @@ MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"], hidden_size=64, intermediate_size=96, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, vocab_size=259, max_position_embeddings=128, bos_token_id=1,
-        eos_token_id=2, initializer_range=0.1, dtype="float32",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    write_checkpoint(folder, config)
-    return str(folder)
+    return byte_llama(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def windlass(*arguments: str) -> Any:

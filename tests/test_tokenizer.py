@@ -104,7 +104,7 @@ def test_messages_that_the_template_refuses_are_a_request_error() -> None:
     with pytest.raises(RequestError, match="0 messages"):
         Tokenizer(inner).apply_chat_template([])
     with pytest.raises(RequestError, match="message 0 is 'Hello'"):
-        Tokenizer(inner).apply_chat_template(["Hello"])  # type: ignore[list-item]
+        Tokenizer(inner).apply_chat_template(["Hello"])
 
 
 def test_a_folder_without_a_tokenizer_still_serves_token_ids(tmp_path: Path) -> None:

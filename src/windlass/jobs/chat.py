@@ -4,7 +4,7 @@ A model without a chat template is given the conversation as one text and goes o
 says in which form.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 from windlass.engine.llm import LLM
@@ -71,7 +71,7 @@ class Chat:
                 f'it with """, or with a line that no backslash ends'
             )
 
-    def take(self, line: str) -> Iterator[ChatEvent]:
+    def take(self, line: str) -> Generator[ChatEvent, None, None]:
         """What comes of a line without its line end. Raises WindlassError; the conversation then is as it was."""
         if not self._lines.is_open and line.startswith("/"):
             yield from self._obey(parse_command(line))
