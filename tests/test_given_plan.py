@@ -9,7 +9,7 @@ from checkpoints import random_model, save
 from planned_models import demands, laptop
 from test_search_by_forecast import MODEL
 from windlass.engine.llm import LLM
-from windlass.engine.plan_choice import choose_plan
+from windlass.engine.planning import choose_plan
 from windlass.errors import UsageError
 from windlass.facts.benchmark_result import BenchmarkWork
 from windlass.facts.machine_file import write_machine

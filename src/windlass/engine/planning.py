@@ -1,17 +1,18 @@
-"""Makes the plan of a run: measures what it asks for, and searches."""
+"""Which plan a run gets: what it asks for is measured, and then searched, or ruled where the machine is not known."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from windlass.engine.budgets import demands
 from windlass.engine.opened_model import OpenedModel
-from windlass.engine.plan_choice import choose_plan
 from windlass.errors import BudgetError
 from windlass.facts.machine import Machine
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
-from windlass.planner.search import Demands
+from windlass.planner.search import Demands, search
 
 # Where the usual width does not fit: less memory for activations, and a lower rate of prefill.
 NARROWER_MICRO_BATCHES = (128, 32)
@@ -48,3 +49,25 @@ def make_plan(opened: OpenedModel, workload: Workload, budgets: Budgets, machine
             with suppress(BudgetError):
                 return with_width(narrower)
         raise refusal
+
+
+def choose_plan(
+    model: ModelFacts,
+    workload: Workload,
+    machine: Machine | None,
+    measured: Callable[[int | None], Demands],
+    width: int | None,
+    width_fixed: bool,
+) -> Plan:
+    """The plan for micro-batches of `width`, or of the usual one for None. Raises BudgetError.
+
+    `measured` rehearses micro-batches of a width. The search may find another one better as far as activations grow
+    with it; before that is relied on, it is rehearsed.
+    """
+    asked = replace(measured(width), width_fixed=width_fixed)
+    plan = search(model, workload, asked, machine)
+    if plan.micro_batch_tokens == asked.micro_batch_tokens:
+        return plan
+    with suppress(BudgetError):
+        return search(model, workload, replace(measured(plan.micro_batch_tokens), width_fixed=True), machine)
+    return search(model, workload, replace(asked, width_fixed=True), machine)
