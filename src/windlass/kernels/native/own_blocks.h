@@ -7,12 +7,9 @@
 
 #pragma once
 
-#include "lanes.h"
+#include "sixteen.h"
 
 enum { BLOCK_ROWS = 16, BLOCK_COLUMNS = 64, QUADS = BLOCK_COLUMNS / 4 };
-
-typedef float row __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t pairs __attribute__((vector_size(64), aligned(4), may_alias));
 
 #if defined(__AVX512BW__)
 #define WIDE_LOOKUP 1
@@ -33,8 +30,6 @@ struct ends {
     row scale, offset;
     pairs book;
 };
-
-typedef uint16_t sixteen __attribute__((vector_size(32), aligned(2), may_alias));
 
 INLINE struct ends ends_of(const uint8_t *block, int bits) {
     const sixteen *halves = (const sixteen *)(block + code_bytes(bits));

@@ -39,8 +39,6 @@ struct product {
     int64_t kind, bits, rows, columns, outputs, threads;
 };
 
-INLINE int64_t across(int64_t count, int64_t step) { return (count + step - 1) / step; }
-INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int parts_of(const struct product *job) {
     return MOST_PARTS == 1 || job->kind == BFLOAT16 ? 1 : job->kind == FLOAT16 ? 2 : 3;
 }
@@ -115,28 +113,7 @@ INLINE row dot(row sum, pairs level, const given *x) {
 
 /* The last block of rows has fewer outputs. */
 INLINE void write(const struct product *job, int64_t r, int64_t n, row value) {
-    int64_t count = lesser(job->outputs - n, BLOCK_ROWS), at = r * job->outputs + n;
-    char *to = (char *)job->y + at * size_of((int)job->kind);
-    if (job->kind == FLOAT32) {
-        memcpy(to, &value, (size_t)count * 4);
-        return;
-    }
-    uint16_t halves[BLOCK_ROWS];
-#if HAS_FLOAT16
-    if (job->kind == FLOAT16)
-        for (int i = 0; i < 2; i++) {
-            __m256 eight;
-            memcpy(&eight, (const char *)&value + 32 * i, 32);
-            _mm_storeu_si128((__m128i *)halves + i, _mm256_cvtps_ph(eight, 0));
-        }
-#endif
-    if (job->kind == BFLOAT16) {
-        pairs word = (pairs)value, rounded = (word + 0x7fffu + (word >> 16 & 1)) >> 16;
-        pairs is_number = (pairs)(value == value);
-        rounded = (rounded & is_number) | (0x7fc0u & ~is_number);
-        for (int i = 0; i < BLOCK_ROWS; i++) halves[i] = (uint16_t)rounded[i];
-    }
-    memcpy(to, halves, (size_t)count * 2);
+    put(job->y, r * job->outputs + n, value, lesser(job->outputs - n, BLOCK_ROWS), (int)job->kind);
 }
 
 /* Rows of one group times 16 rows of W, each block read once. Few rows have several sums, lest each waits for the last. */
