@@ -7,7 +7,8 @@ import torch
 
 from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.decode_runs import DecodeRuns
-from windlass.kernels.native.library import KINDS, DecodeJob, NativeLibrary
+from windlass.kernels.native.library import DecodeJob, NativeLibrary
+from windlass.kernels.native.loading import KINDS
 from windlass.kernels.page_store import PageStore
 
 
