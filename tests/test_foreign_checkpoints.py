@@ -16,6 +16,7 @@ from windlass.facts.formats.compressed_tensors import packed_compressed
 from windlass.facts.formats.fp8 import packed_fp8
 from windlass.facts.formats.gptq import packed_gptq
 from windlass.facts.formats.mxfp4 import packed_mxfp4
+from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.packed_tensor import PackedTensor
 
 UP = "model.layers.0.mlp.up_proj"
@@ -151,6 +152,44 @@ def test_a_variant_that_is_not_read_is_named_with_what_works(case: str, read: Ca
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert "windlass quantize MODEL --to int4" in text and "float16 or bfloat16 checkpoint" in text
+
+
+UNREAD = {
+    "bitsandbytes": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "--quantization int4"),
+    "bitsandbytes without its name": ({"load_in_8bit": True}, "quantised with bitsandbytes"),
+    "aqlm": ({"quant_method": "aqlm"}, "quantised with aqlm"),
+    "hqq": ({"quant_method": "hqq"}, "quantised with hqq"),
+    "torchao": ({"quant_method": "torchao"}, "quantised with torchao"),
+    "no method at all": ({"bits": 4}, "quantised with an unnamed method"),
+    "in the text part": ({"quant_method": "quanto"}, "quantised with quanto"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_a_method_that_is_not_read_is_refused_before_anything_is(case: str) -> None:
+    settings, words = UNREAD[case]
+    config = {"quantization_config": settings}
+    config = {"text_config": config} if case == "in the text part" else config
+    with pytest.raises(UnsupportedModel) as caught:
+        packed_checkpoint("org/model", config, lambda: pytest.fail("it was read"))
+    text = str(caught.value)
+    assert text.startswith("org/model holds weights quantised with") and words in text
+    assert "AWQ (gemm), GPTQ, compressed-tensors, FP8 or MXFP4" in text and "windlass quantize" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        ({"torch_dtype": "float16"}, "F16"),
+        ({"dtype": "bfloat16", "torch_dtype": "float16"}, "BF16"),
+        ({"text_config": {"dtype": "float32"}}, "F32"),
+        ({}, "BF16"),
+    ],
+)
+def test_it_computes_in_what_the_config_says(config: dict[str, Any], dtype: str, tmp_path: Path) -> None:
+    save_file(drawn(awq), tmp_path / "model.safetensors")
+    config = config | {"quantization_config": AWQ | {"quant_method": "awq"}}
+    assert packed_checkpoint(tmp_path, config, lambda: read_checkpoint(tmp_path)).weights_dtype == dtype
 
 
 def without(raw: Raw, ending: str) -> Raw:

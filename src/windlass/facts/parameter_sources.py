@@ -229,9 +229,10 @@ def _check_shape(parameter: _Wanted, fact: Stored) -> None:
             "these weights are quantised in a way config.json does not tell: choose the float16 or bfloat16 checkpoint"
         )
     expected = parameter.shape.shape
-    if fact.shape != expected:
+    found = fact.parameter_shape if isinstance(fact, PackedTensor) else fact.shape
+    if found != expected:
         raise CheckpointError(
-            f"{fact.file}: tensor {fact.name} has shape {list(fact.shape)}, config.json asks for {list(expected)}; "
+            f"{fact.file}: tensor {fact.name} has shape {list(found)}, config.json asks for {list(expected)}; "
             "the weights and the config are not of the same model"
         )
 

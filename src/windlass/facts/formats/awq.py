@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 from windlass.facts.checkpoint_facts import CheckpointFacts
 from windlass.facts.formats.raw_layer import SCALE_DTYPES, RawLayer, stems_with, with_packed
-from windlass.facts.formats.settings import not_read, whole, word
+from windlass.facts.formats.settings import whole, word
+from windlass.facts.formats.unread import variant_not_read
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.packing import Packing
 
@@ -30,10 +31,10 @@ def packed_awq(checkpoint: CheckpointFacts, settings: Mapping[str, object]) -> C
     place = checkpoint.folder
     layout = word(settings, ("version", "format", "checkpoint_format"), "gemm")
     if layout != "gemm" or word(settings, ("backend",), "") == "llm-awq":
-        raise not_read(place, FORMAT, f"layout {layout!r}", "the layout 'gemm'")
+        raise variant_not_read(place, FORMAT, f"layout {layout!r}", "the layout 'gemm'")
     bits = whole(place, settings, ("bits", "w_bit"), 4)
     if bits != 4:
-        raise not_read(place, FORMAT, f"{bits} bits", "4 bits")
+        raise variant_not_read(place, FORMAT, f"{bits} bits", "4 bits")
     group = whole(place, settings, ("group_size", "q_group_size"), 128)
     found = stems_with(checkpoint, ".qweight", ".qzeros")
     return with_packed(checkpoint, FORMAT, found, ENDINGS, lambda layer: _layer(layer, group))

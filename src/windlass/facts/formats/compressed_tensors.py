@@ -20,7 +20,8 @@ from typing import Any
 from windlass.facts.checkpoint_facts import CheckpointFacts
 from windlass.facts.formats.fp8 import SCALES, block_size, fp8_weight
 from windlass.facts.formats.raw_layer import SCALE_DTYPES, RawLayer, stems_with, with_packed
-from windlass.facts.formats.settings import not_read, whole, word
+from windlass.facts.formats.settings import whole, word
+from windlass.facts.formats.unread import variant_not_read
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.packing import Packing
 
@@ -54,11 +55,11 @@ def _config_groups(place: str, settings: Mapping[str, object]) -> Sequence[Mappi
     overall = word(settings, ("format",), "dense")
     for format in (overall, *(word(group, ("format",), overall) for group in groups)):
         if format not in (*READ, "mixed-precision"):
-            raise not_read(place, FORMAT, f"format {format!r}", f"the formats {', '.join(READ)}")
+            raise variant_not_read(place, FORMAT, f"format {format!r}", f"the formats {', '.join(READ)}")
     sparse = settings.get("sparsity_config")
     sparsity = word(sparse, ("format",), "dense") if isinstance(sparse, dict) else "dense"
     if sparsity != "dense":
-        raise not_read(place, FORMAT, f"sparsity {sparsity!r}", "dense weights")
+        raise variant_not_read(place, FORMAT, f"sparsity {sparsity!r}", "dense weights")
     return groups
 
 
@@ -99,7 +100,7 @@ def _packed_words(layer: RawLayer, weights: Mapping[str, object], place: str) ->
     bits = whole(place, weights, ("num_bits",), 4)
     if bits not in PACKED_BITS or word(weights, ("type",), "int") != "int":
         kind = word(weights, ("type",), "int")
-        raise not_read(place, FORMAT, f"{bits} bits of type {kind!r} in words", "4 and 8 bits of type 'int'")
+        raise variant_not_read(place, FORMAT, f"{bits} bits of type {kind!r} in words", "4 and 8 bits of type 'int'")
     words = layer.part(".weight_packed", ("I32",), sizes=2)
     scales = layer.part(".weight_scale", SCALE_DTYPES, sizes=2)
     rows, groups = words.shape[0], scales.shape[1]

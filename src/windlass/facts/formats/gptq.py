@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 from windlass.facts.checkpoint_facts import CheckpointFacts
 from windlass.facts.formats.raw_layer import SCALE_DTYPES, RawLayer, stems_with, with_packed
-from windlass.facts.formats.settings import not_read, whole, word
+from windlass.facts.formats.settings import whole, word
+from windlass.facts.formats.unread import variant_not_read
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.packing import Packing
 
@@ -37,10 +38,10 @@ def packed_gptq(checkpoint: CheckpointFacts, settings: Mapping[str, object]) -> 
     if settings.get("is_marlin_format"):
         layout = "marlin"
     if layout not in ZERO_SHIFTS:
-        raise not_read(place, FORMAT, f"layout {layout!r}", f"the layouts {', '.join(ZERO_SHIFTS)}")
+        raise variant_not_read(place, FORMAT, f"layout {layout!r}", f"the layouts {', '.join(ZERO_SHIFTS)}")
     bits = whole(place, settings, ("bits",), 4)
     if bits not in BITS:
-        raise not_read(place, FORMAT, f"{bits} bits", "2, 3, 4 and 8 bits")
+        raise variant_not_read(place, FORMAT, f"{bits} bits", "2, 3, 4 and 8 bits")
     group = whole(place, settings, ("group_size",), 128)
     found, shift = stems_with(checkpoint, ".qweight", ".qzeros"), ZERO_SHIFTS[layout]
     return with_packed(checkpoint, FORMAT, found, ENDINGS, lambda layer: _layer(layer, bits, group, shift))

@@ -30,4 +30,5 @@ def _experts(layer: RawLayer) -> PackedTensor:
         raise layer.disagrees(codes, f"{GROUP // 2} bytes in its last size")
     scales = layer.shaped("_scales", ("U8",), (experts, rows, groups))
     shape = (experts, rows, groups * GROUP)
-    return PackedTensor(layer.stem, shape, Packing("mxfp4", 4, GROUP), (("codes", codes), ("scales", scales)))
+    parts = (("codes", codes), ("scales", scales))
+    return PackedTensor(layer.stem, shape, Packing("mxfp4", 4, GROUP), parts, transposed=True)

@@ -6,7 +6,6 @@ that a format left alone have a plain weight and are not touched, so that no lis
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from windlass.errors import CheckpointError
 from windlass.facts.checkpoint_facts import CheckpointFacts
@@ -87,5 +86,4 @@ def with_packed(
     packed = {tensor.name: tensor for tensor in map(pack, layers)}
     gone = {fact.name for layer in layers for fact in layer.facts.values()}
     left = {name: fact for name, fact in checkpoint.tensors.items() if name not in gone}
-    tensors: dict[str, Any] = left | packed
-    return replace(checkpoint, tensors=tensors)
+    return replace(checkpoint, tensors=left | packed)

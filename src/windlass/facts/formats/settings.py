@@ -2,13 +2,7 @@
 
 from collections.abc import Mapping
 
-from windlass.errors import CheckpointError, UnsupportedModel
-
-# What to do about weights in a form that is not read.
-NEAREST = (
-    "choose a checkpoint of it in AWQ (gemm), GPTQ, compressed-tensors, FP8 or MXFP4, or take its float16 or bfloat16 "
-    "checkpoint and run `windlass quantize MODEL --to int4 -o OUT`"
-)
+from windlass.errors import CheckpointError
 
 
 def whole(place: str, settings: Mapping[str, object], names: tuple[str, ...], default: int) -> int:
@@ -28,10 +22,3 @@ def whole(place: str, settings: Mapping[str, object], names: tuple[str, ...], de
 def word(settings: Mapping[str, object], names: tuple[str, ...], default: str) -> str:
     """The first of `names` that is set, in small letters."""
     return next((str(settings[name]).lower() for name in names if settings.get(name) is not None), default)
-
-
-def not_read(place: str, format: str, what: str, read: str) -> UnsupportedModel:
-    """The refusal of a variant: `what` is said of the weights, `read` is what could be read of that format."""
-    return UnsupportedModel(
-        f"{place} holds weights quantised with {format}, {what}, of which Windlass reads {read}; {NEAREST}"
-    )
