@@ -76,8 +76,12 @@ def gptq(
     bits: int = 4,
     less: int = 1,
     order: str = "shuffled",
+    empty_bias: bool = False,
 ) -> Packed:
-    """AutoGPTQ's layout: streams down K, zero points less `less`, groups "shuffled", "plain", or "absent"."""
+    """AutoGPTQ's layout: streams down K, zero points less `less`, groups "shuffled", "plain", or "absent".
+
+    With `empty_bias`, as it wrote layers that have none.
+    """
     codes, zeros, scales = drawn(rows, columns // size, columns, bits, draw)
     zeros[0, 0] = 0  # stored as the largest number where one is taken away
     group = torch.arange(columns) // size
@@ -90,6 +94,8 @@ def gptq(
     }
     if order != "absent":
         raw[".g_idx"] = group.int()
+    if empty_bias:
+        raw[".bias"] = torch.zeros(rows).half()
     return Packed(raw, numbers_of(codes, zeros, scales, group))
 
 

@@ -109,8 +109,15 @@ def _match(
         else:
             entry = gathered.setdefault(to.parameter, _Gathered(to.parts))
             entry.by_pattern.setdefault(to.pattern, []).append(fact)
+    strays = {name: fact for name, fact in strays.items() if not _is_empty_bias(name, plain)}
     _refuse_strays(structure, wanted, strays)
     return plain, gathered
+
+
+def _is_empty_bias(name: str, plain: Mapping[str, Stored]) -> bool:
+    """Whether a bias stands beside a weight that AutoGPTQ packed: it wrote zeros for layers that have none."""
+    beside = plain.get(f"{name.removesuffix('bias')}weight") if name.endswith(".bias") else None
+    return isinstance(beside, PackedTensor) and beside.packing.name == "gptq"
 
 
 def _refuse_strays(structure: ModelStructure, wanted: Mapping[str, _Wanted], strays: Mapping[str, Stored]) -> None:

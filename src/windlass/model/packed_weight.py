@@ -55,7 +55,8 @@ class PackedWeight(torch.Tensor):
         if func in _FROM_THE_RIGHT and _packed(args[-1], transposed=True) and not kwargs:
             *bias, x = args[:-1]
             return args[-1].linear(x, *bias)
-        return super().__torch_function__(func, types, args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():  # what comes of unpacked numbers is a plain tensor
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(
