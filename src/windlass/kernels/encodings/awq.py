@@ -1,6 +1,6 @@
 """AWQ, layout "gemm": words of eight codes of 4 bits along N. See facts/formats/awq.py for the tensors.
 
-The half byte i of a word, lowest first, holds column ORDER[i] of its eight.
+The half bytes of a word, lowest first, hold columns 0, 2, 4, 6, 1, 3, 5, 7 of its eight.
 
 Legend: N rows, K columns, G groups of g columns, n rows asked for, W words that hold them.
 """
@@ -11,9 +11,10 @@ import torch
 
 from windlass.facts.packing import Packing
 
+PER_WORD = 8
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-# Which half byte holds a column.
-PLACES = tuple(ORDER.index(column) for column in range(len(ORDER)))
+# Where in a word a column begins.
+SHIFTS = tuple(4 * ORDER.index(column) for column in range(PER_WORD))
 
 
 def unpack(
@@ -24,18 +25,15 @@ def unpack(
 
     `parts`: "codes" int32 (K, N / 8), "zeros" int32 (G, N / 8), "scales" (G, N). Only the words of those rows are read.
     """
-    per_word = len(ORDER)
-    first, last = start // per_word, -(-stop // per_word)
-    rows = slice(start - first * per_word, stop - first * per_word)
+    first, last = start // PER_WORD, -(-stop // PER_WORD)
+    rows = slice(start - first * PER_WORD, stop - first * PER_WORD)
     codes = _columns(parts["codes"][:, first:last])[:, rows].unflatten(0, (-1, packing.group))  # (G, g, n)
-    zeros = _columns(parts["zeros"][:, first:last])[:, rows]
+    codes -= _columns(parts["zeros"][:, first:last])[:, None, rows]
     scales = parts["scales"][:, start:stop].float()
-    numbers = (codes - zeros[:, None]).float() * scales[:, None]
-    return numbers.flatten(0, 1).T.to(dtype)
+    return codes.float().mul_(scales[:, None]).flatten(0, 1).T.to(dtype)
 
 
 def _columns(words: torch.Tensor) -> torch.Tensor:
-    """words int32 (k, W) -> codes int8 (k, 8 W), in the order of columns."""
-    raw = words.contiguous().view(torch.uint8)
-    halves = torch.stack([raw & 15, raw >> 4], dim=-1).view(torch.int8).view(len(raw), -1, len(PLACES))
-    return halves[..., PLACES].flatten(1)
+    """words int32 (k, W) -> codes int32 (k, 8 W), in the order of columns."""
+    shifts = torch.tensor(SHIFTS, dtype=torch.int32, device=words.device)
+    return ((words[..., None] >> shifts) & 15).flatten(1)

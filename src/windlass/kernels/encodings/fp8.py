@@ -25,10 +25,8 @@ def unpack(
     down, across = int(packing.option("row_block")), packing.group
     scales = _factors(parts["scales"]).reshape(-(-shape[0] // down), -(-shape[1] // across))
     numbers = parts["codes"][start:stop].float()
-    rows = torch.arange(start, stop, device=numbers.device) // down
-    for block, column in enumerate(range(0, shape[1], across)):
-        numbers[:, column : column + across] *= scales[rows, block, None]
-    return numbers.to(dtype)
+    of_rows = scales[torch.arange(start, stop, device=numbers.device) // down]  # (n, blocks along K)
+    return numbers.mul_(of_rows[..., None].expand(-1, -1, across).flatten(1)[:, : shape[1]]).to(dtype)
 
 
 def _factors(scales: torch.Tensor) -> torch.Tensor:

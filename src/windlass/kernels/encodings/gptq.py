@@ -24,9 +24,9 @@ def unpack(
     first, last, begins = words_of(packing.bits, start, stop)
     stored = codes_along(parts["zeros"][:, first:last], packing.bits)[:, start - begins : stop - begins]
     zeros = (stored + int(packing.option("zero_shift"))) & ((1 << packing.bits) - 1)
-    scales = parts["scales"][:, start:stop].float()
-    group = _groups(packing, parts, shape[1])
-    return ((codes - zeros[group]).float() * scales[group]).T.to(dtype)
+    groups = _groups(packing, parts, shape[1])
+    codes -= zeros[groups]
+    return codes.float().mul_(parts["scales"][:, start:stop].float()[groups]).T.to(dtype)
 
 
 def _groups(packing: Packing, parts: Mapping[str, torch.Tensor], columns: int) -> torch.Tensor:

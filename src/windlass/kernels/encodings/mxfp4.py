@@ -6,6 +6,7 @@ Legend: N rows, K columns, n rows asked for.
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 
 from windlass.facts.packing import Packing
 
@@ -22,7 +23,17 @@ def unpack(
     `parts`: "codes" uint8 (N, K / 32, 16), the low half of a byte first; "scales" uint8 (N, K / 32).
     """
     raw = parts["codes"][start:stop]
-    table = torch.tensor(NUMBERS, device=raw.device)
-    numbers = table[torch.stack([raw & 15, raw >> 4], dim=-1).flatten(2).int()]  # (n, K / 32, 32)
-    exponents = parts["scales"][start:stop].int() - BIAS
-    return torch.ldexp(numbers, exponents[..., None]).flatten(1).to(dtype)
+    numbers = F.embedding(raw.int(), _pairs().to(raw.device)).flatten(2)  # (n, K / 32, 32)
+    factors = _powers().to(raw.device)[parts["scales"][start:stop].int()]
+    return (numbers * factors[..., None]).flatten(1).to(dtype)
+
+
+def _pairs() -> torch.Tensor:
+    """float32 (256, 2): the two numbers of every byte."""
+    table, byte = torch.tensor(NUMBERS), torch.arange(256)
+    return torch.stack([table[byte & 15], table[byte >> 4]], dim=1)
+
+
+def _powers() -> torch.Tensor:
+    """float32 (256,): the factor of every exponent."""
+    return torch.ldexp(torch.ones(256), torch.arange(256) - BIAS)

@@ -24,10 +24,10 @@ def unpack(
     """
     numbers = _codes(packing, parts["codes"][start:stop])[:, : shape[1]].float()
     scales = _rows(parts["scales"], shape[0], start, stop).float()  # (n or 1, G)
-    group = _groups(packing, parts, shape[1])
+    groups = _order(parts)
     if "zeros" in parts:
-        numbers -= _zeros(packing, parts["zeros"], shape[0], start, stop).float()[:, group]
-    return (numbers * scales[:, group]).to(dtype)
+        numbers -= _spread(_zeros(packing, parts["zeros"], shape[0], start, stop).float(), packing, groups, shape[1])
+    return numbers.mul_(_spread(scales, packing, groups, shape[1])).to(dtype)
 
 
 def _codes(packing: Packing, stored: torch.Tensor) -> torch.Tensor:
@@ -50,9 +50,14 @@ def _rows(numbers: torch.Tensor, height: int, start: int, stop: int) -> torch.Te
     return numbers.reshape(1, 1) if numbers.numel() == 1 else numbers.reshape(height, -1)[start:stop]
 
 
-def _groups(packing: Packing, parts: Mapping[str, torch.Tensor], columns: int) -> torch.Tensor:
-    """The group of each column, int64 (K); a negative number says that they follow each other after all."""
-    group = parts["groups"].long() if "groups" in parts else None
-    if group is None or bool((group < 0).any()):
-        return torch.arange(columns, device=parts["codes"].device) // packing.group
-    return group
+def _order(parts: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """The group of each column, int64 (K), or None where they follow each other: negative numbers say that too."""
+    groups = parts.get("groups")
+    return None if groups is None or bool((groups < 0).any()) else groups.long()
+
+
+def _spread(of_groups: torch.Tensor, packing: Packing, groups: torch.Tensor | None, columns: int) -> torch.Tensor:
+    """(n or 1, G), a number a group -> (n or 1, K), a number a column."""
+    if groups is not None:
+        return of_groups[:, groups]
+    return of_groups[..., None].expand(-1, -1, packing.group).flatten(1)[:, :columns]
