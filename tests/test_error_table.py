@@ -247,7 +247,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "truncated shard": (lambda at: os.truncate(shard(at), 1000), ("is damaged", "expected", "Fetch or save", "again")),
     "missing shard": (lambda at: shard(at).unlink(), ("lacks 1 of 1 shards", "download the missing files")),
     "unknown type": (lambda at: edit_config(at, model_type="novel"), ("the type 'novel'", "update transformers")),
-    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "gptq"}), ("with gptq", "choose")),
+    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "hqq"}), ("with hqq", "choose")),
     "no vocabulary": (lambda at: (at / "tokenizer.json").unlink(), ("no vocabulary", "copy it from where")),
     "broken config": (lambda at: (at / "config.json").write_text("{"), ("config.json cannot be read", "fetch")),
 }

@@ -234,8 +234,8 @@ class TestWhatOnlyTransformersKnows:
     def test_is_not_asked_about_what_cannot_be_read(self, asked: list[dict[str, Any]], tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="has no config.json"):
             describe_model(tmp_path)
-        (tmp_path / "config.json").write_text('{"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}')
-        with pytest.raises(UnsupportedModel, match="holds weights quantised with fp8"):
+        (tmp_path / "config.json").write_text('{"model_type": "llama", "quantization_config": {"quant_method": "hqq"}}')
+        with pytest.raises(UnsupportedModel, match="holds weights quantised with hqq"):
             describe_model(tmp_path)
         assert asked == []
 
