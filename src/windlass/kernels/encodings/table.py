@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from windlass.facts.packing import Packing
-from windlass.kernels.encodings import blocks
+from windlass.kernels.encodings import blocks, gguf
 from windlass.kernels.packed_matrix import PackedMatrix
 
 Unpack = Callable[
@@ -17,6 +17,8 @@ Unpack = Callable[
 ENCODINGS: dict[str, Unpack] = {
     "int4": blocks.unpack,
     "int8": blocks.unpack,
+    **dict.fromkeys(gguf.BLOCKS, gguf.unpack),
+    **dict.fromkeys(gguf.PLAIN, gguf.unpack_plain),
 }
 
 
