@@ -42,7 +42,7 @@ SCALES |= {"Q6_K": (208,), "MXFP4": ()}
 def test_numbers_are_those_of_the_gguf_package_bit_by_bit(name: str) -> None:
     blocks = drawn(name)
     expected = torch.from_numpy(gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[name]))
-    assert expected.isfinite().all() and expected.unique().numel() > 100
+    assert expected.isfinite().all() and expected.unique().numel() > 50
     matrix = PackedMatrix(PACKINGS[name], (ROWS, COLUMNS), {"blocks": torch.from_numpy(blocks)})
     assert torch.equal(unpack_rows(matrix, 0, ROWS, torch.float32), expected)
     some = unpack_rows(matrix, 2, 5, torch.bfloat16)
