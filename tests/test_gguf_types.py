@@ -1,46 +1,22 @@
 """Every GGUF type that is read gives, bit by bit, the numbers that the gguf package gives."""
 
-import numpy as np
+import gguf
 import pytest
 import torch
 
+from gguf_models import drawn_blocks
 from windlass.errors import UnsupportedModel
 from windlass.facts.gguf_types import GGUF_TYPES, PACKINGS, packing_of
 from windlass.kernels.encodings.table import ENCODINGS, unpack_rows
 from windlass.kernels.packed_matrix import PackedMatrix
 
-gguf = pytest.importorskip("gguf")
-
 ROWS, COLUMNS = 6, 512
 READ = sorted(PACKINGS)
 
 
-def drawn(name: str, rows: int = ROWS, columns: int = COLUMNS) -> np.ndarray:
-    """Random bytes of a type, (rows, bytes of a row), with scales that are finite numbers of ordinary size."""
-    kind = gguf.GGMLQuantizationType[name]
-    numbers, size = gguf.GGML_QUANT_SIZES[kind]
-    draw = np.random.default_rng(sum(name.encode()))
-    if name in ("F32", "F16", "BF16"):
-        values = torch.from_numpy(draw.standard_normal((rows, columns)))
-        kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-        return values.to(kinds[name]).view(torch.uint8).numpy()
-    blocks = draw.integers(0, 256, (rows, columns // numbers, size), dtype=np.uint8)
-    for place in SCALES.get(name, (0,)):
-        scale = draw.uniform(-2, 2, blocks.shape[:2]).astype(np.float16)
-        blocks[..., place : place + 2] = scale[..., None].view(np.uint8)
-    if name == "MXFP4":
-        blocks[..., 0] = draw.choice([0, 1, 2, 100, 127, 200], blocks.shape[:2])
-    return blocks.reshape(rows, -1)
-
-
-# Where the float16 scales lie in a block; elsewhere at its beginning.
-SCALES = {"Q4_1": (0, 2), "Q5_1": (0, 2), "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2)}
-SCALES |= {"Q6_K": (208,), "MXFP4": ()}
-
-
 @pytest.mark.parametrize("name", READ)
 def test_numbers_are_those_of_the_gguf_package_bit_by_bit(name: str) -> None:
-    blocks = drawn(name)
+    blocks = drawn_blocks(name, ROWS, COLUMNS)
     expected = torch.from_numpy(gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[name]))
     assert expected.isfinite().all() and expected.unique().numel() > 50
     matrix = PackedMatrix(PACKINGS[name], (ROWS, COLUMNS), {"blocks": torch.from_numpy(blocks)})
@@ -51,7 +27,7 @@ def test_numbers_are_those_of_the_gguf_package_bit_by_bit(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in READ if name not in ("F32", "F16", "BF16")])
 def test_bytes_may_lie_at_any_address(name: str) -> None:
-    blocks = torch.from_numpy(drawn(name, 1, 256))
+    blocks = torch.from_numpy(drawn_blocks(name, 1, 256))
     shifted = torch.cat([torch.zeros(1, dtype=torch.uint8), blocks[0]])[1:]
     there = [PackedMatrix(PACKINGS[name], (1, 256), {"blocks": where}) for where in (blocks, shifted)]
     assert torch.equal(*(unpack_rows(matrix, 0, 1, torch.float32) for matrix in there))

@@ -13,6 +13,8 @@ from windlass.facts.gguf_rope import decimal, rope_parameters
 
 # Layers of the models of 27 billion, which scale queries by another number than the size of a head.
 _LARGE_GEMMA = {"gemma2": 46, "gemma3": 62}
+# Types whose heads share the width of the model where nothing else is said.
+_HEADS_SHARE_WIDTH = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "phi3")
 
 
 def config_of(model: GgufModel) -> dict[str, Any]:
@@ -24,7 +26,13 @@ def config_of(model: GgufModel) -> dict[str, Any]:
             f"{model.path} is of the GGUF architecture {kind!r}; {', '.join(_ARCHITECTURES)} are read: choose the "
             f"model's safetensors checkpoint"
         )
-    return _common(model) | _ARCHITECTURES[kind](model)
+    values = _common(model) | _ARCHITECTURES[kind](model)
+    if (
+        values["model_type"] in _HEADS_SHARE_WIDTH
+        and values["head_dim"] * values["num_attention_heads"] == values["hidden_size"]
+    ):
+        del values["head_dim"]  # some of these configs know no such value
+    return values
 
 
 def _common(model: GgufModel) -> dict[str, Any]:
