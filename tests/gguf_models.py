@@ -26,13 +26,13 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mistral": ("mistral", "LLAMA", {}),
     "mixtral": ("mixtral", "LLAMA", {}),
     "qwen2": ("qwen2", "QWEN2", {}),
-    "qwen3": ("qwen3", "QWEN3", {"head_dim": 32}),
-    "qwen3_moe": ("qwen3_moe", "QWEN3MOE", {"head_dim": 32, "moe_intermediate_size": 256, "norm_topk_prob": True}),
-    "gemma2": ("gemma2", "GEMMA2", {"head_dim": 32, "query_pre_attn_scalar": 32}),
+    "qwen3": ("qwen3", "QWEN3", {"head_dim": 128}),
+    "qwen3_moe": ("qwen3_moe", "QWEN3MOE", {"head_dim": 128, "moe_intermediate_size": 256, "norm_topk_prob": True}),
+    "gemma2": ("gemma2", "GEMMA2", {"head_dim": 128, "query_pre_attn_scalar": 128}),
     "gemma3_text": (
         "gemma3_text",
         "GEMMA3",
-        {"head_dim": 32, "query_pre_attn_scalar": 32, "num_hidden_layers": 6, "vocab_size": 160},
+        {"head_dim": 128, "query_pre_attn_scalar": 128, "num_hidden_layers": 6, "vocab_size": 160},
     ),
     "phi3": ("phi3", "PHI3", {"rope_parameters": None, "original_max_position_embeddings": 256}),
 }

@@ -1,4 +1,4 @@
-"""Finds a model's folder: a local one, or a snapshot of the Hugging Face hub in its ordinary cache.
+"""Finds a model's folder or its GGUF file: a local one, or a snapshot of the Hugging Face hub in its ordinary cache.
 
 Only what a model needs to run is fetched, never code and never pickles, and not a byte before it is known to fit the
 disk. The hub's own variables apply (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT). What is in the cache runs when
@@ -18,6 +18,8 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME, SINGLE_NAME, pickled_only, read_index
+from windlass.facts.gguf_model import SUFFIX as GGUF_SUFFIX
+from windlass.facts.gguf_model import gguf_in
 from windlass.facts.progress import Progress
 from windlass.model.download_watch import NoBar, watched
 from windlass.model.hub_refusal import hub_refusal
@@ -37,34 +39,44 @@ FAILURES = (HTTPError, OSError, RuntimeError)
 def model_folder(
     model: str | Path, revision: str | None, on_progress: Callable[[Progress], None] | None = None
 ) -> Path:
-    """The absolute folder of `model`: a folder (`~` is the home folder), else a hub id, fetched if it has to be.
+    """The absolute folder or GGUF file of `model`: a path (`~` is the home folder), else a hub id, fetched if it has to
+    be.
 
     `on_progress` hears of a download, in bytes; without it the hub draws its own bars where standard error is a
     terminal. Raises ModelNotFound, CheckpointError for a model without safetensors, StorageError when the disk of the
     cache is too small, UsageError for a revision of a folder.
     """
-    folder = local_folder(model, revision)
-    if folder is not None:
-        return folder
-    name = str(model)
-    found = listing(name, revision)
-    if isinstance(found, Path):
+    found = local_model(model, revision)
+    if found is not None:
         return found
+    name = str(model)
+    known = listing(name, revision)
+    if isinstance(known, Path):
+        return known
     try:
-        return _download(name, revision, found, on_progress)
+        return _download(name, revision, known, on_progress)
     except FAILURES as error:
         raise hub_refusal(name, revision, error) from error
 
 
-def local_folder(model: str | Path, revision: str | None) -> Path | None:
-    """The absolute folder that `model` is, None for a hub id. Raises ModelNotFound, and UsageError for a revision."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+def local_model(model: str | Path, revision: str | None) -> Path | None:
+    """The absolute folder or GGUF file that `model` is, or that the folder holds alone; None for a hub id.
+
+    Raises ModelNotFound, and UsageError for a revision.
+    """
+    path = Path(model).expanduser()
+    is_file = path.suffix == GGUF_SUFFIX and path.is_file()
+    if path.is_dir() or is_file:
         if revision is not None:
-            raise UsageError(f"{folder} is a folder, which has no revision {revision!r}; leave the revision out")
-        return folder.absolute()
-    _refuse_path(model, folder)
+            kind = "file" if is_file else "folder"
+            raise UsageError(f"{path} is a {kind}, which has no revision {revision!r}; leave the revision out")
+        return path.absolute() if is_file or _has_safetensors(path) else gguf_in(path.absolute()) or path.absolute()
+    _refuse_path(model, path)
     return None
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(entry.name.endswith((".safetensors", INDEX_NAME)) for entry in folder.iterdir())
 
 
 def listing(name: str, revision: str | None) -> ModelInfo | Path:
