@@ -27,6 +27,7 @@ ARCHITECTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mixtral": ("mixtral", "LLAMA", {}),
     "qwen2": ("qwen2", "QWEN2", {}),
     "qwen3": ("qwen3", "QWEN3", {"head_dim": 128}),
+    "qwen2_moe": ("qwen2_moe", "QWEN2MOE", {"moe_intermediate_size": 256, "shared_expert_intermediate_size": 512}),
     "qwen3_moe": ("qwen3_moe", "QWEN3MOE", {"head_dim": 128, "moe_intermediate_size": 256, "norm_topk_prob": True}),
     "gemma2": ("gemma2", "GEMMA2", {"head_dim": 128, "query_pre_attn_scalar": 128}),
     "gemma3_text": (
@@ -163,6 +164,8 @@ def describe(writer: gguf.GGUFWriter, config: PreTrainedConfig) -> None:
         writer.add_expert_used_count(config.num_experts_per_tok)
     if values.get("moe_intermediate_size"):
         writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    if values.get("shared_expert_intermediate_size"):
+        writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     if values.get("attn_logit_softcapping"):
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if values.get("final_logit_softcapping"):

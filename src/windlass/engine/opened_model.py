@@ -16,7 +16,7 @@ from windlass.facts.config_values import read_config_values
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.gguf_checkpoint import gguf_checkpoint
 from windlass.facts.gguf_config import config_of
-from windlass.facts.gguf_model import SUFFIX, GgufModel, read_gguf
+from windlass.facts.gguf_model import GgufModel, is_gguf, read_gguf
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_checkpoint import packed_checkpoint
@@ -104,7 +104,7 @@ def read_files(folder: Path) -> ModelFiles:
     Raises CheckpointError for files that are missing, cut short or broken, UnsupportedModel for a type that
     transformers lacks and for quantised weights.
     """
-    if folder.suffix == SUFFIX and folder.is_file():
+    if is_gguf(folder):
         model = read_gguf(folder)
         values = config_of(model)
         config = config_of_values(model.path, values)

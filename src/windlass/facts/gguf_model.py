@@ -92,6 +92,11 @@ def read_gguf(path: str | Path) -> GgufModel:
     return GgufModel(Path(headers[0].file), headers[0].metadata, tensors)
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file which is there."""
+    return path.suffix == SUFFIX and path.is_file()
+
+
 def gguf_in(folder: Path) -> Path | None:
     """The GGUF model that a folder holds, None where it holds none. Raises ModelNotFound where it holds several."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIX))

@@ -1,27 +1,11 @@
-"""The tokenizer of a GGUF file, made of the vocabulary in it: the same ids as the model's own tokenizer gives.
+"""The tokenizer of a GGUF file, made of the vocabulary in it: the same ids as the model's own tokenizer gives."""
 
-transformers' converters of GGUF vocabularies are private and moved between its versions, so the parts are put together
-here, out of the tokenizers library's. A GGUF file has no merges of a SentencePiece vocabulary: they are all ways to put
-two tokens together that give a third, those of the best score first.
-"""
-
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_model import GgufModel
-from windlass.facts.gguf_vocabulary import GgufVocabulary, vocabulary_of
-from windlass.model.gguf_cuts import COMPOSED, WHOLE_FIRST, cut_by
+from windlass.facts.gguf_vocabulary import vocabulary_of
+from windlass.model.gguf_backend import gguf_backend
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
-
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-# Of these the scores do not rise with the order of the merges; the order of the tokens does.
-_RANKED_BY_PLACE = ("gemma", "gemma2", "gemma3")
-# Space behind these tokens is a part of them, save behind the first ones.
-_SWALLOWS_SPACE = ("phi3",)
-_SWALLOWS_NOTHING = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def gguf_tokenizer(model: GgufModel) -> Tokenizer | NoTokenizer:
@@ -32,116 +16,16 @@ def gguf_tokenizer(model: GgufModel) -> Tokenizer | NoTokenizer:
     vocabulary = vocabulary_of(model)
     if vocabulary is None:
         return NoTokenizer(str(model.path))
-    if vocabulary.kind not in _BACKENDS:
-        raise UnsupportedModel(
-            f"{model.path} has a vocabulary of the kind {vocabulary.kind!r}; {', '.join(_BACKENDS)} are read: choose "
-            f"the model's safetensors checkpoint"
-        )
-    try:
-        backend = _BACKENDS[vocabulary.kind](vocabulary, model)
-        _add_tokens(backend, vocabulary, model.architecture)
-        _add_ends(backend, vocabulary)
-        special = {
-            "bos_token": vocabulary.token(vocabulary.bos),
-            "eos_token": vocabulary.token(vocabulary.eos),
-            "unk_token": vocabulary.token(vocabulary.unknown),
-            "pad_token": vocabulary.token(vocabulary.padding),
-        }
-        inner = PreTrainedTokenizerFast(
-            tokenizer_object=backend, clean_up_tokenization_spaces=False, chat_template=vocabulary.chat_template,
-            **{name: token for name, token in special.items() if token is not None},
-        )  # fmt: skip
-    except UnsupportedModel:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exception for a vocabulary it cannot take
-        raise CheckpointError(
-            f"the tokenizer in {model.path} cannot be made: {str(error).strip() or type(error).__name__}; fetch "
-            f"another file of the model"
-        ) from error
-    return Tokenizer(inner)
-
-
-def _bytewise(vocabulary: GgufVocabulary, model: GgufModel) -> Backend:
-    """A vocabulary of bytes and merges, as GPT-2's."""
-    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
-    whole_first = vocabulary.cut in WHOLE_FIRST
-    backend = Backend(models.BPE(_ids(vocabulary), merges, ignore_merges=whole_first))
-    backend.pre_tokenizer = cut_by(vocabulary.cut, str(model.path))
-    backend.decoder = decoders.ByteLevel()
-    if vocabulary.cut in COMPOSED:
-        backend.normalizer = normalizers.NFC()
-    return backend
-
-
-def _by_score(vocabulary: GgufVocabulary, model: GgufModel) -> Backend:
-    """A vocabulary of SentencePiece's merging kind, as Llama's."""
-    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
-    merges = merges or merges_by_score(vocabulary, model.architecture in _RANKED_BY_PLACE)
-    ids = _ids(vocabulary)
-    backend = Backend(
-        models.BPE(
-            ids, merges, unk_token=vocabulary.token(vocabulary.unknown), fuse_unk=True,
-            byte_fallback=all(byte in ids for byte in _BYTES),
-        )
-    )  # fmt: skip
-    spaces = normalizers.Replace(" ", _SPACE)
-    backend.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if vocabulary.adds_space else spaces
+    special = {
+        "bos_token": vocabulary.token(vocabulary.bos),
+        "eos_token": vocabulary.token(vocabulary.eos),
+        "unk_token": vocabulary.token(vocabulary.unknown),
+        "pad_token": vocabulary.token(vocabulary.padding),
+    }
+    inner = PreTrainedTokenizerFast(
+        tokenizer_object=gguf_backend(model, vocabulary),
+        clean_up_tokenization_spaces=False,
+        chat_template=vocabulary.chat_template,
+        **{name: token for name, token in special.items() if token is not None},
     )
-    back = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*back, decoders.Strip(" ", 1, 0)] if vocabulary.adds_space else back)
-    return backend
-
-
-def _likeliest(vocabulary: GgufVocabulary, model: GgufModel) -> Backend:
-    """A vocabulary of SentencePiece's unigram kind, as T5's."""
-    scores = vocabulary.scores or [0.0] * len(vocabulary.tokens)
-    backend = Backend(models.Unigram(list(zip(vocabulary.tokens, scores, strict=True)), vocabulary.unknown, False))
-    scheme = "always" if vocabulary.adds_space else "never"
-    charsmap = model.numbers("tokenizer.ggml.precompiled_charsmap")
-    if charsmap:
-        backend.normalizer = normalizers.Precompiled(bytes(int(byte) & 255 for byte in charsmap))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, scheme)
-    backend.decoder = decoders.Metaspace(_SPACE, scheme)
-    return backend
-
-
-_BACKENDS = {"llama": _by_score, "gpt2": _bytewise, "t5": _likeliest}
-
-
-def merges_by_score(vocabulary: GgufVocabulary, by_place: bool) -> list[tuple[str, str]]:
-    """All pairs of tokens that make a token, the best token first. `by_place` takes the first token for the best."""
-    ids = _ids(vocabulary)
-    ranks = [-float(place) for place in range(len(ids))] if by_place or not vocabulary.scores else vocabulary.scores
-    found = []
-    for token, number in ids.items():
-        for cut in range(1, len(token)):
-            left, right = ids.get(token[:cut]), ids.get(token[cut:])
-            if left is not None and right is not None:
-                found.append((-ranks[number], number, left, right))
-    found.sort()
-    return [(vocabulary.tokens[left], vocabulary.tokens[right]) for _, _, left, right in found]
-
-
-def _ids(vocabulary: GgufVocabulary) -> dict[str, int]:
-    return {token: number for number, token in enumerate(vocabulary.tokens)}
-
-
-def _add_tokens(backend: Backend, vocabulary: GgufVocabulary, architecture: str) -> None:
-    swallows = architecture in _SWALLOWS_SPACE and vocabulary.kind == "llama"
-    control = [
-        AddedToken(token, normalized=False, special=True, rstrip=swallows and token not in _SWALLOWS_NOTHING)
-        for token in vocabulary.control
-    ]
-    backend.add_special_tokens(control)
-    backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in vocabulary.whole])
-
-
-def _add_ends(backend: Backend, vocabulary: GgufVocabulary) -> None:
-    """A token before the text and one behind it, as the file says."""
-    bos, eos = vocabulary.token(vocabulary.bos), vocabulary.token(vocabulary.eos)
-    before = [(bos, vocabulary.bos)] if vocabulary.adds_bos and bos is not None else []
-    behind = [(eos, vocabulary.eos)] if vocabulary.adds_eos and eos is not None else []
-    if before or behind:
-        pieces = [*(token for token, _ in before), "$A", *(token for token, _ in behind)]
-        backend.post_processor = processors.TemplateProcessing(single=pieces, special_tokens=[*before, *behind])
+    return Tokenizer(inner)

@@ -18,8 +18,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME, SINGLE_NAME, pickled_only, read_index
-from windlass.facts.gguf_model import SUFFIX as GGUF_SUFFIX
-from windlass.facts.gguf_model import gguf_in
+from windlass.facts.gguf_model import gguf_in, is_gguf
 from windlass.facts.progress import Progress
 from windlass.model.download_watch import NoBar, watched
 from windlass.model.hub_refusal import hub_refusal
@@ -65,7 +64,7 @@ def local_model(model: str | Path, revision: str | None) -> Path | None:
     Raises ModelNotFound, and UsageError for a revision.
     """
     path = Path(model).expanduser()
-    is_file = path.suffix == GGUF_SUFFIX and path.is_file()
+    is_file = is_gguf(path)
     if path.is_dir() or is_file:
         if revision is not None:
             kind = "file" if is_file else "folder"
