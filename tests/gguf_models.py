@@ -5,7 +5,7 @@ rows of Llama's queries and keys in rotary order, 1 added to gemma's norms, the 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,24 @@ def gguf_beside(
 
 
 def write_gguf(
-    dense: Path, config: PreTrainedConfig, kind: str, types: Sequence[str], one_by_one: bool = False
+    dense: Path,
+    config: PreTrainedConfig,
+    kind: str,
+    types: Sequence[str],
+    one_by_one: bool = False,
+    vocabulary: Callable[[gguf.GGUFWriter], None] | None = None,
 ) -> Path:
-    """Writes the checkpoint in `dense` as a GGUF file beside it, and the numbers that this has back to `dense`."""
+    """Writes the checkpoint in `dense` as a GGUF file beside it, and the numbers that this has back to `dense`.
+
+    `vocabulary` adds a tokenizer.
+    """
     tensors = load_file(dense / "model.safetensors")
     path = dense.parent / "model.gguf"
     architecture = gguf.MODEL_ARCH[kind]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[architecture])
     describe(writer, config)
+    if vocabulary is not None:
+        vocabulary(writer)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     experts: dict[str, list[np.ndarray]] = {}
     kinds: dict[str, str] = {}
@@ -111,7 +121,7 @@ def write_gguf(
         theirs = names.get_name(re.sub(r"\.experts\.\d+\.", ".experts.", stem))
         assert theirs is not None, name
         plain = values.ndim == 1 or "gate_inp" in theirs
-        chosen = kinds.setdefault(theirs, "F32" if plain else types[len(kinds) % len(types)])
+        chosen = kinds.setdefault(theirs, "F32" if plain else fitting(types[len(kinds) % len(types)], values.shape))
         stored = as_stored(values, theirs, kind, config)
         data = packed(chosen, stored)
         numbers = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[chosen]).reshape(stored.shape)
@@ -127,6 +137,12 @@ def write_gguf(
     finish(writer)
     save_file(tensors, dense / "model.safetensors", metadata={"format": "pt"})
     return path
+
+
+def fitting(name: str, shape: tuple[int, ...]) -> str:
+    """The type, or F16 for rows that are no whole number of its blocks, as llama.cpp chooses."""
+    numbers, _ = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+    return "F16" if shape[-1] % numbers else name
 
 
 def as_stored(values: np.ndarray, name: str, kind: str, config: PreTrainedConfig, back: bool = False) -> np.ndarray:

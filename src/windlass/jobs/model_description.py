@@ -6,6 +6,7 @@ Neither torch nor transformers is imported here. What only transformers knows is
 from functools import partial
 from pathlib import Path
 
+from windlass.errors import UsageError
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.config_values import read_config_values
 from windlass.facts.gguf_checkpoint import gguf_checkpoint
@@ -20,6 +21,7 @@ from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.shape import Shape, shapes
 from windlass.jobs.structures import structure_of_folder, structure_of_shape, structure_of_values
 from windlass.model.hub import local_model
+from windlass.model.hub_gguf import hub_gguf
 from windlass.model.hub_headers import remote_model
 
 
@@ -49,6 +51,11 @@ def _known_shape(model: str | Path) -> Shape | None:
 def _files(model: str | Path, revision: str | None) -> tuple[CheckpointFacts, ModelStructure]:
     """Its tensors, and what transformers says of its config."""
     found = local_model(model, revision)
+    if found is None and hub_gguf(model) is not None:
+        raise UsageError(
+            f"{model} is a GGUF file on the hub, and only one that is on this machine can be planned for; fetch it "
+            f"with `hf download` and give its path"
+        )
     if found is None:
         remote = remote_model(str(model), revision)
         found, read = remote.folder, lambda: remote.checkpoint

@@ -18,9 +18,10 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME, SINGLE_NAME, pickled_only, read_index
-from windlass.facts.gguf_model import gguf_in, is_gguf
+from windlass.facts.gguf_model import SUFFIX, gguf_in, is_gguf
 from windlass.facts.progress import Progress
 from windlass.model.download_watch import NoBar, watched
+from windlass.model.hub_gguf import HubGguf, gguf_files, holds_gguf_only, hub_gguf
 from windlass.model.hub_refusal import hub_refusal
 from windlass.settings import stderr_is_terminal
 from windlass.units import format_bytes
@@ -48,12 +49,19 @@ def model_folder(
     found = local_model(model, revision)
     if found is not None:
         return found
-    name = str(model)
+    wanted = hub_gguf(model)
+    name = wanted.repository if wanted else str(model)
     known = listing(name, revision)
     if isinstance(known, Path):
-        return known
+        return _gguf_fetched(wanted or HubGguf(name), known) or known
+    listed = [file.rfilename for file in known.siblings or ()]
+    if wanted is None and holds_gguf_only(listed):
+        wanted = HubGguf(name)
     try:
-        return _download(name, revision, known, on_progress)
+        if wanted is not None:
+            files = gguf_files(wanted, listed)
+            return _download(name, revision, known, files, on_progress) / files[0]
+        return _download(name, revision, known, _wanted_files(name, known), on_progress)
     except FAILURES as error:
         raise hub_refusal(name, revision, error) from error
 
@@ -70,7 +78,8 @@ def local_model(model: str | Path, revision: str | None) -> Path | None:
             kind = "file" if is_file else "folder"
             raise UsageError(f"{path} is a {kind}, which has no revision {revision!r}; leave the revision out")
         return path.absolute() if is_file or _has_safetensors(path) else gguf_in(path.absolute()) or path.absolute()
-    _refuse_path(model, path)
+    if hub_gguf(model) is None:
+        _refuse_path(model, path)
     return None
 
 
@@ -95,6 +104,8 @@ def _refuse_path(model: str | Path, folder: Path) -> None:
     """Raises ModelNotFound for what can only have been meant as a path."""
     if folder.exists():
         raise ModelNotFound(f"{folder} is a file; give the folder that holds it together with its config.json")
+    if folder.suffix == SUFFIX:
+        raise ModelNotFound(f"there is no file {folder.absolute()}; check the path")
     name = str(model)
     try:
         validate_repo_id(name)
@@ -115,16 +126,37 @@ def _from_cache(name: str, revision: str | None, error: Exception) -> Path:
         raise hub_refusal(name, revision, error) from error
 
 
-def _download(name: str, revision: str | None, info: ModelInfo, on_progress: Callable[[Progress], None] | None) -> Path:
+def _wanted_files(name: str, info: ModelInfo) -> list[str]:
     listed = listed_files(name, info)
     small = [file for file in listed if any(fnmatchcase(file, pattern) for pattern in SMALL_FILES)]
-    wanted = small + weight_files(name, info, sorted(listed))
+    return small + weight_files(name, info, sorted(listed))
+
+
+def _gguf_fetched(wanted: HubGguf, snapshot: Path) -> Path | None:
+    """The file of a model that was fetched earlier, None for a snapshot of another kind of model.
+
+    Raises ModelNotFound where it holds other GGUF files.
+    """
+    files = [str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()]
+    if wanted == HubGguf(wanted.repository) and not holds_gguf_only(files):
+        return None
+    return snapshot / gguf_files(wanted, files)[0]
+
+
+def _download(
+    name: str,
+    revision: str | None,
+    info: ModelInfo,
+    wanted: Sequence[str],
+    on_progress: Callable[[Progress], None] | None,
+) -> Path:
+    listed = {file.rfilename: file for file in info.siblings or ()}
     blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "blobs")
     needed = sum(_missing_bytes(listed[file], blobs) for file in wanted if file in listed)
     _refuse_small_disk(name, needed)
     with watched(blobs, needed, on_progress):
         bar = None if on_progress is None and stderr_is_terminal() else NoBar
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, tqdm_class=bar))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), tqdm_class=bar))
 
 
 def listed_files(name: str, info: ModelInfo) -> dict[str, RepoSibling]:
