@@ -11,6 +11,7 @@ from windlass.facts.gguf_ends import end_ids
 from windlass.facts.gguf_model import GgufModel
 from windlass.facts.gguf_rope import decimal, rope_parameters
 
+_LARGEST_HEAD = 1 << 14
 # Layers of the models of 27 billion, which scale queries by another number than the size of a head.
 _LARGE_GEMMA = {"gemma2": 46, "gemma3": 62}
 # Types whose heads share the width of the model where nothing else is said.
@@ -37,16 +38,20 @@ def config_of(model: GgufModel) -> dict[str, Any]:
 
 def _common(model: GgufModel) -> dict[str, Any]:
     heads, hidden = _each_layer(model, "attention.head_count"), _whole(model, "embedding_length")
-    if heads < 1 or hidden < 1:
-        raise CheckpointError(f"{model.path} has {heads} heads and a width of {hidden}; fetch another file")
-    head_dim = _whole(model, "attention.key_length", hidden // heads)
+    head_dim = _whole(model, "attention.key_length", hidden // max(1, heads))
+    layers = _whole(model, "block_count")
+    if not (0 < heads and 0 < head_dim <= _LARGEST_HEAD and 0 < layers <= len(model.tensors)):
+        raise CheckpointError(
+            f"{model.path} says it has {layers} layers and {heads} heads of {head_dim} numbers; it has "
+            f"{len(model.tensors)} tensors, and a head has at most {_LARGEST_HEAD} numbers: fetch another file"
+        )
     if _whole(model, "attention.value_length", head_dim) != head_dim:
         raise UnsupportedModel(f"{model.path}: keys and values of different sizes are not read; choose safetensors")
     rows = model.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in model.tensors else 0
     return {
         "hidden_size": hidden,
         "intermediate_size": _each_layer(model, "feed_forward_length"),
-        "num_hidden_layers": _whole(model, "block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": _each_layer(model, "attention.head_count_kv", heads),
         "head_dim": head_dim,

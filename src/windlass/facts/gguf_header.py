@@ -143,6 +143,8 @@ class _Reading:
                 f"{self._file}: tensor {name} has the GGUF type number {kind}, which is not known; take the model's "
                 f"file of the type Q4_K_M"
             )
+        if 0 in shape:
+            _refuse(self._file, f"tensor {name!r} has the shape {list(shape)}, which holds nothing")
         type_name, numbers, size = GGUF_TYPES[kind]
         if shape[-1] % numbers:
             _refuse(

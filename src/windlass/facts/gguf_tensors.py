@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from windlass.errors import UnsupportedModel
+from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_model import GgufModel
 from windlass.facts.gguf_types import PLAIN_TYPES, packing_of
 from windlass.facts.packed_tensor import PackedTensor
@@ -86,6 +86,7 @@ def _named(key: str, fact: TensorFact, model: GgufModel, model_type: str) -> Ite
     experts = _EXPERTS.get(model_type, _USUAL_EXPERTS)
     names = _LAYER | _OTHERWISE.get(model_type, {})
     if all_of_them := _OF_EXPERTS.fullmatch(inside):
+        _check_experts(key, fact, model)
         for expert in range(fact.shape[0]):
             inner = experts[all_of_them[1]].format(expert)
             yield f"model.layers.{layer}.{inner}.{leaf}", _cut(fact, expert)
@@ -97,6 +98,15 @@ def _named(key: str, fact: TensorFact, model: GgufModel, model_type: str) -> Ite
         raise UnsupportedModel(
             f"{model.path}: tensor {key} of the architecture {model.architecture} is not known; choose the model's "
             f"safetensors checkpoint"
+        )
+
+
+def _check_experts(key: str, fact: TensorFact, model: GgufModel) -> None:
+    experts = model.whole(f"{model.architecture}.expert_count", 0)
+    if len(fact.shape) != 3 or fact.shape[0] != experts:
+        raise CheckpointError(
+            f"{fact.file}: tensor {key} has the shape {list(fact.shape)}, which does not hold the matrices of "
+            f"{experts} experts; fetch another file of the model"
         )
 
 
