@@ -14,6 +14,9 @@ from windlass.errors import CheckpointError
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.config_values import read_config_values
 from windlass.facts.generation_defaults import GenerationDefaults
+from windlass.facts.gguf_checkpoint import gguf_checkpoint
+from windlass.facts.gguf_config import config_of
+from windlass.facts.gguf_model import GgufModel, is_gguf, read_gguf
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_checkpoint import packed_checkpoint
@@ -23,9 +26,10 @@ from windlass.facts.weight_group import WeightGroup
 from windlass.kernels.native.product import product_library
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
-from windlass.model.config_file import plain_config, read_config
+from windlass.model.config_file import config_of_values, plain_config, read_config
 from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
+from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
 from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
@@ -70,12 +74,25 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What the files of a model folder say of themselves, read and checked: the whole config, and every header."""
+    """What the files of a model say of themselves, read and checked: the whole config, and every header.
+
+    `folder` is that of its files; where `gguf` is set, its file.
+    """
 
     folder: Path
     config: PreTrainedConfig
     checkpoint: CheckpointFacts
     made: MadeModel | None = None
+    gguf: GgufModel | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """What the config comes from."""
+        return self.folder if self.gguf else self.folder / "config.json"
+
+    def tokenizer(self) -> Tokenizer | NoTokenizer:
+        """Reads it. Raises CheckpointError for a damaged one."""
+        return gguf_tokenizer(self.gguf) if self.gguf else Tokenizer.load(self.folder)
 
     @property
     def text_config(self) -> PreTrainedConfig:
@@ -84,11 +101,16 @@ class ModelFiles:
 
 
 def read_files(folder: Path) -> ModelFiles:
-    """Reads the config and the headers of the weights, which is quick.
+    """Reads the config and the headers of the weights in a folder, or those of a GGUF file, which is quick.
 
     Raises CheckpointError for files that are missing, cut short or broken, UnsupportedModel for a type that
     transformers lacks and for quantised weights.
     """
+    if is_gguf(folder):
+        model = read_gguf(folder)
+        values = config_of(model)
+        config = config_of_values(model.path, values)
+        return ModelFiles(model.path, config, gguf_checkpoint(model, values), gguf=model)
     config = read_config(folder)
     checkpoint = packed_checkpoint(folder, read_config_values(folder), partial(read_checkpoint, folder))
     if any(isinstance(tensor, PackedTensor) for tensor in checkpoint.tensors.values()):
@@ -127,7 +149,7 @@ def open_model(
         model = build(config, chosen, target.device)
     except FAILURES as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} makes no sense to transformers: {type(error).__name__}: {error}; correct that "
+            f"{files.config_file} makes no sense to transformers: {type(error).__name__}: {error}; correct that "
             "value, or fetch the file again"
         ) from error
     seat = Seat()
@@ -144,7 +166,7 @@ def open_model(
         renamed=renaming.destination,
         stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
-    facts, tokenizer = description.facts, Tokenizer.load(folder)
+    facts, tokenizer = description.facts, files.tokenizer()
     return OpenedModel(
         folder=folder,
         facts=facts,
