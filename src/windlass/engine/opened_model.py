@@ -45,7 +45,7 @@ from windlass.model.zoo import LiftedModel, build, lift
 class OpenedModel:
     """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down.
 
-    `made` is set where the weights are made up.
+    `rows_held` and `rows_scored` are Rehearsal.rows_held. `made` is set where the weights are made up.
     """
 
     folder: Path
@@ -61,6 +61,7 @@ class OpenedModel:
     tokenizer: Tokenizer | NoTokenizer
     defaults: GenerationDefaults
     rows_held: float
+    rows_scored: float
     read_again_beyond: int | None
     narrows_late: bool
     plain_row: bool
@@ -181,6 +182,7 @@ def open_model(
         tokenizer=tokenizer,
         defaults=read_generation_defaults(folder, files.config.to_dict(), tokenizer.eos_token_ids),
         rows_held=rehearsal.rows_held(),
+        rows_scored=rehearsal.rows_held(scored=True),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,
         plain_row=rehearsal.plain_row and not rehearsal.narrows_late,

@@ -19,14 +19,14 @@ class RowSpan:
     """New tokens of one sequence: `token_ids` after `context` tokens already in the cache.
 
     `alone` is the sequence's length in a forward of its own: the whole prompt while it is read, however many pieces
-    that takes, the tokens so far while it decodes. `wants_logits` asks for the logits of the last token.
+    that takes, the tokens so far while it decodes. The logits of the last `wanted` of the tokens are asked for.
     """
 
     sequence: int
     token_ids: Sequence[int]
     context: int
     alone: int
-    wants_logits: bool
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Row:
         self.starts = [stop - len(span.token_ids) for span, stop in zip(spans, ends, strict=True)]
         self.ids = torch.tensor([ids], dtype=torch.int64, device=device)  # (1, T)
         self.positions = torch.tensor([positions], dtype=torch.int64, device=device)  # (1, T)
-        wanted = [stop - 1 for span, stop in zip(spans, ends, strict=True) if span.wants_logits]
+        wanted = [row for span, stop in zip(spans, ends, strict=True) for row in range(stop - span.wanted, stop)]
         self.wanted = torch.tensor(wanted, dtype=torch.int64, device=device)  # (R,)
         self.device = device
 
