@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from checkpoints import byte_llama, random_model, random_prompts, save
 from windlass.cli.main import app
 from windlass.engine.llm import LLM
+from windlass.engine.packing import folder as packed_folder
+from windlass.engine.packing import lane as pack_lane
+from windlass.engine.packing.pack import quantize
 from windlass.errors import CheckpointError, StorageError, UnsupportedModel, UsageError
 from windlass.facts import packed_files
 from windlass.facts.checkpoint_facts import read_checkpoint
 from windlass.facts.progress import Progress
-from windlass.jobs import pack_lane, packed_folder
-from windlass.jobs.quantize import quantize
 from windlass.kernels.encodings.blocks import unpack
 from windlass.kernels.quantiser import PACKINGS, packed
 

@@ -38,7 +38,7 @@ def quantize(
     with display(output.quiet) as screen:
         try:
             folder = late("model.hub").model_folder(model, revision, screen.on_progress)
-            result = late("jobs.quantize").quantize(folder, target, to, screen.on_progress)
+            result = late("engine.packing.pack").quantize(folder, target, to, screen.on_progress)
         except KeyboardInterrupt as interrupt:
             screen.close()
             sys.stderr.write("interrupted: the same command goes on where it was\n")

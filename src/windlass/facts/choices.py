@@ -33,9 +33,11 @@ def check_dtype(name: str) -> None:
 
 
 def check_quantization(name: object) -> None:
-    """Raises UsageError for any name: promised, and without effect yet."""
-    if name is not None:
-        raise UsageError(f"quantization={name!r} does not exist yet; leave it out: weights run as they are")
+    """None or the name of a format to pack weights in. Raises UsageError."""
+    if name is not None and name not in PACKINGS:
+        raise UsageError(
+            f"quantization={name!r} is not known; use {' or '.join(PACKINGS)}, or leave it out: weights run as they are"
+        )
 
 
 def check_folder(flag: str, folder: Path) -> None:

@@ -27,23 +27,23 @@ def describe_model(
     `dtype` is what it would be computed in, "auto" for that of its weights. Raises ModelNotFound, CheckpointError,
     UnsupportedModel, and UsageError for choices that make no sense.
     """
-    shape = model if isinstance(model, Shape) else _known_shape(model)
+    shape = model if isinstance(model, Shape) else known_shape(model)
     if shape is not None:
         structure = structure_of_shape(shape)
         chosen = computed_in(shape.dtype if dtype == "auto" else dtype, "")
         made = made_checkpoint(structure, chosen, Path(shape.name))
         return describe(shape.name, structure, made, chosen, max_model_len).facts
-    folder, checkpoint = _files(model, revision)
+    folder, checkpoint = model_files(model, revision)
     structure = structure_of_folder(folder, checkpoint.tensors)
     return describe(str(model), structure, checkpoint, dtype, max_model_len).facts
 
 
-def _known_shape(model: str | Path) -> Shape | None:
+def known_shape(model: str | Path) -> Shape | None:
     """The shape of that name; a folder of the same name comes first."""
     return None if Path(model).is_dir() else shapes().get(str(model).lower())
 
 
-def _files(model: str | Path, revision: str | None) -> tuple[Path, CheckpointFacts]:
+def model_files(model: str | Path, revision: str | None) -> tuple[Path, CheckpointFacts]:
     """(the folder of its config.json, its tensors)."""
     folder = local_folder(model, revision)
     if folder is not None:

@@ -56,7 +56,7 @@ class PackingWork:
         return sum(file.nbytes for file in self.files)
 
 
-def planned(source: Path, target: Path, to: str, importance_digest: str | None) -> PackingWork:
+def planned(source: Path, target: Path, to: str, importance_digest: str | None = None) -> PackingWork:
     """Raises UnsupportedModel for weights that are packed already, CheckpointError for damaged ones."""
     values = read_config_values(source)
     settings = quantisation_of(values)

@@ -1,25 +1,46 @@
 """The folder that a packing job fills: checked before, worked in under another name, and given its name at the end."""
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from windlass.engine.packing.journal import Durable, begin, begun, finish, read
+from windlass.engine.packing.work import PackingWork
 from windlass.errors import StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME
 from windlass.facts.config_values import read_config_values
 from windlass.facts.packed_checkpoint import quantisation_of
 from windlass.facts.packed_files import index_json
-from windlass.jobs.pack_journal import Durable, begin, begun, finish, read
-from windlass.jobs.packing_work import PackingWork
 from windlass.model.hub import SMALL_FILES
 from windlass.units import format_bytes
 
 
-def ready(work: PackingWork) -> Durable:
-    """Makes the folder to work in, or finds how far an earlier job got. Raises UsageError, StorageError."""
+@contextmanager
+def worked_in(work: PackingWork) -> Iterator[Durable]:
+    """Makes the folder to work in, or finds how far an earlier job got, and keeps other processes out of it.
+
+    Raises UsageError for a target that is taken, StorageError for a folder that is in use or that cannot be.
+    """
+    durable = _ready(work)
+    descriptor = os.open(work.partial, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield durable
+    except BlockingIOError as error:
+        raise StorageError(
+            f"another process is packing into {work.partial}; wait for it to end, then give the same command again"
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _ready(work: PackingWork) -> Durable:
+    """Raises UsageError, StorageError."""
     _refuse_taken(work)
     if begun(work.partial):
         durable = read(work.partial, work.identity)
@@ -45,7 +66,7 @@ def _refuse_taken(work: PackingWork) -> None:
         raise StorageError(f"there is no folder {target.parent} for {target.name}; make it, or name another --output")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    found = _finished(target)
+    found = finished(target)
     if found is None:
         raise UsageError(f"{target} is there and no model that Windlass packed; name another --output, or remove it")
     own = work.config["quantization_config"]
@@ -56,7 +77,7 @@ def _refuse_taken(work: PackingWork) -> None:
     raise UsageError(f"{target} is a packed model of {changed}; name another --output, or remove it")
 
 
-def _finished(target: Path) -> Mapping[str, object] | None:
+def finished(target: Path) -> Mapping[str, object] | None:
     """What a finished model of ours says of its packing; None for anything else."""
     if not (target / "config.json").is_file():
         return None

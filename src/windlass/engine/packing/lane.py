@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
+from windlass.engine.packing.journal import Durable, note
 from windlass.errors import CheckpointError, StorageError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.extent import Extent
 from windlass.facts.packed_files import OutputFile, PackPiece
 from windlass.facts.packing import Packing
 from windlass.facts.piece import BLOCK, round_up
-from windlass.jobs.pack_journal import Durable, note
 from windlass.kernels.quantiser import packed
 from windlass.memory.arena import Arena
 from windlass.memory.checkpoint import TORCH_DTYPES

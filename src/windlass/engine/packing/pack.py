@@ -9,12 +9,12 @@ from collections.abc import Callable
 from math import inf, sqrt
 from pathlib import Path
 
+from windlass.engine.packing.folder import complete, worked_in
+from windlass.engine.packing.lane import Importance, PackLane
+from windlass.engine.packing.work import PackingWork, planned
 from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
 from windlass.facts.quantize_result import QuantizeResult
-from windlass.jobs.pack_lane import Importance, PackLane
-from windlass.jobs.packed_folder import complete, ready
-from windlass.jobs.packing_work import PackingWork, planned
 from windlass.kernels.quantiser import PACKINGS, packer_name
 from windlass.memory.process_memory import resident_bytes
 from windlass.settings import num_threads
@@ -35,12 +35,14 @@ def quantize(
     and StorageError where the disk lacks the room.
     """
     work = planned(source, target.expanduser().absolute(), to, importance_digest)
-    durable, packer = ready(work), packer_name()  # a compiler may run, so before the clock does
-    began, started_at = time.monotonic(), durable.pieces
-    lane = PackLane(work.partial, work.files, PACKINGS[to], num_threads(), importance or (lambda piece: None))
-    telling = _Telling(work, started_at, on_progress)
-    done = lane.run(work.pieces, durable, telling.piece)
-    complete(work, done)
+    packer = packer_name()  # a compiler may run, so before the clock does
+    with worked_in(work) as durable:
+        began, started_at = time.monotonic(), durable.pieces
+        lane = PackLane(work.partial, work.files, PACKINGS[to], num_threads(), importance or (lambda piece: None))
+        telling = _Telling(work, started_at, on_progress)
+        done = lane.run(work.pieces, durable, telling.piece)
+        complete(work, done)
+        seconds = time.monotonic() - began
     moved = work.pieces[started_at:]
     return QuantizeResult(
         model=str(source),
@@ -55,7 +57,7 @@ def quantize(
         bytes_out=work.nbytes,
         bytes_moved=sum(piece.nbytes for piece in moved),
         weights_moved=sum(_weights(piece) for piece in moved),
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         pack_seconds=lane.pack_seconds,
         threads=lane.threads,
         error=sqrt(done.error / done.power) if done.power else 0.0,
