@@ -60,7 +60,7 @@ def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"revision": 7}, "revision must be a name or None", "got 7 (int)"),
         ({"plan": {}}, "plan must be a Plan", "got {} (dict)"),
         ({"on_progress": "print"}, "on_progress must be a function or None", "got 'print' (str)"),
-        ({"quantization": 4}, "quantization=4 does not exist yet", "leave it out"),
+        ({"quantization": 4}, "quantization=4 is not known; use int4 or int8", "leave it out"),
         ({"kv_cache_dtype": torch.float16}, "kv_cache_dtype=torch.float16 does not exist yet", "use auto"),
     ],
 )

@@ -106,7 +106,7 @@ BUDGETS = [
         2,
         ("--offload-dir", "nowhere is not a folder", "make it, or name another one"),
     ),
-    Wrong("quantization", (*RUN, "--quantization", "int4"), 2, ("quantization='int4' does not exist", "leave it out")),
+    Wrong("quantization", (*RUN, "--quantization", "int3"), 2, ("quantization='int3' is not known", "leave it out")),
     Wrong("dtype of no kind", (*RUN, "--dtype", "int7"), 2, ("dtype 'int7' is not known", "choose one of auto")),
 ]
 

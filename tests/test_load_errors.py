@@ -240,7 +240,7 @@ class TestConfig:
 @pytest.mark.parametrize(
     ("arguments", "kind", "flaw", "step"),
     [
-        ({"quantization": "int4"}, UsageError, "quantization='int4' does not exist yet", "leave it out"),
+        ({"quantization": "int3"}, UsageError, "quantization='int3' is not known", "leave it out"),
         ({"dtype": "int7"}, UsageError, "dtype 'int7' is not known", "choose one of auto, float32, bfloat16, float16"),
         ({"max_model_len": 257}, UsageError, "--max-model-len 257", "not within 1 and 256"),
         ({"max_model_len": 0}, UsageError, "--max-model-len 0", "not within 1 and 256"),

@@ -23,7 +23,7 @@ from windlass.engine.arguments import (
     read_optional,
     read_switch,
     read_whole,
-    refuse_a_revision,
+    refuse_for_a_shape,
     refuse_what_is_to_come,
 )
 from windlass.engine.engine import Engine
@@ -32,6 +32,7 @@ from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.packing.copies import files_run_as
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, make_plan
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
@@ -118,7 +119,7 @@ class LLM:
         native_library()  # a compiler may run, so before the budget's memory is taken
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
-            refuse_a_revision(str(name), revision)
+            refuse_for_a_shape(str(name), revision, quantization)
             require_proven(text_config_of(shape_config(name)), unproven)
             files = made_files(name, dtype_asked, self._offload_dir)
             check_choices(files, dtype_asked, longest)
@@ -126,6 +127,7 @@ class LLM:
             files = read_files(model_folder(name, revision, self._on_progress))
             check_choices(files, dtype_asked, longest)
             require_proven(files.text_config, unproven)
+            files = files_run_as(quantization, files, self._on_progress)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
