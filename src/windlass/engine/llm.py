@@ -31,7 +31,7 @@ from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.opened_model import ModelFiles, OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.packing.copies import files_run_as
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, make_plan
@@ -120,9 +120,7 @@ class LLM:
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
             refuse_for_a_shape(str(name), revision, quantization)
-            require_proven(text_config_of(shape_config(name)), unproven)
-            files = made_files(name, dtype_asked, self._offload_dir)
-            check_choices(files, dtype_asked, longest)
+            files = self._shape_files(name, dtype_asked, longest, unproven)
         else:
             files = read_files(model_folder(name, revision, self._on_progress))
             check_choices(files, dtype_asked, longest)
@@ -377,6 +375,12 @@ class LLM:
                 return kept.disk
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
+
+    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
+        require_proven(text_config_of(shape_config(shape)), unproven)
+        files = made_files(shape, dtype, self._offload_dir)
+        check_choices(files, dtype, longest)
+        return files
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
         if self._on_progress is None:
