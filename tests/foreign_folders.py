@@ -15,23 +15,23 @@ KEPT = ("embed", "lm_head", "norm", "gate.weight", "router", "wte", "wpe")
 Pack = Callable[[int, int, torch.Generator], Packed]
 
 
-def linear_weights(tensors: dict[str, torch.Tensor]) -> list[str]:
-    """The matrices of layers that a quantiser packs; no router, embedding or head."""
-    return [
-        name
-        for name, tensor in tensors.items()
-        if tensor.ndim == 2 and name.endswith(".weight") and not any(kept in name for kept in KEPT)
-    ]
-
-
-def write_quantised(dense: Path, settings: dict[str, Any], pack: Pack, only: str = "", part: str | None = None) -> Path:
+def write_quantised(
+    dense: Path,
+    settings: dict[str, Any],
+    pack: Pack,
+    *,
+    only: str = "",
+    kept: tuple[str, ...] = KEPT,
+    part: str | None = None,
+) -> Path:
     """A folder beside `dense` whose linear layers are drawn anew and packed; `dense` gets the same numbers, plain.
 
-    `only` is in the names of what is packed; `part` of the config says so, where it is not the whole.
+    Matrices are packed with `only` in their names and nothing of `kept`; `part` of the config says so, else the whole.
     """
     tensors, draw = load_file(dense / "model.safetensors"), torch.Generator().manual_seed(11)
     raw = dict(tensors)
-    for name in (name for name in linear_weights(tensors) if only in name):
+    matrices = [name for name, tensor in tensors.items() if tensor.ndim == 2 and name.endswith(".weight")]
+    for name in (name for name in matrices if only in name and not any(word in name for word in kept)):
         packed = pack(*tensors[name].shape, draw)
         tensors[name] = packed.dense.contiguous()
         del raw[name]

@@ -15,9 +15,11 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from checkpoints import composite_model, random_model, random_prompts, save
 from foreign_folders import write_beside, write_quantised
 from foreign_formats import awq, compressed, fp8, gptq, packed_int, plain_int
+from placements import any_plan, in_small_pages, placement
 from test_exactness import streamed
 from windlass.engine.llm import LLM
 from windlass.engine.opened_model import open_model, read_files
+from windlass.errors import UnsupportedModel
 from windlass.facts.packing import Packing
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
@@ -106,6 +108,35 @@ def test_resident_and_streamed(case: str, prompts: list[list[int]], tmp_path: Pa
     with LLM(quantised, dtype="float32", plan=plan) as llm:
         assert_as_transformers(llm, plain_model(dense), prompts)
         assert llm.report.bytes_read > 0
+
+
+def test_a_packed_head(prompts: list[list[int]], tmp_path: Path) -> None:
+    dense = save(random_model("llama"), tmp_path / "dense")
+    quantised = write_quantised(dense, GPTQ, gptq, kept=("embed", "norm"))
+    with LLM(quantised, dtype="float32") as llm:
+        (head,) = (source for group in llm.opened.facts.groups if group.kind == "head" for source in group.sources)
+        assert head.packed and head.direct
+        assert_as_transformers(llm, plain_model(dense), prompts)
+        plan = streamed(llm, Workload(len(prompts), max(LENGTHS), TOKENS), pass_tokens=19)
+    with LLM(quantised, dtype="float32", plan=plan) as llm:
+        assert_as_transformers(llm, plain_model(dense), prompts)
+
+
+def test_an_embedding_whose_rows_are_scattered_is_refused(tmp_path: Path) -> None:
+    quantised = write_quantised(save(random_model("llama"), tmp_path / "dense"), FP8, fp8, kept=("norm",))
+    with pytest.raises(UnsupportedModel, match=r"embed_tokens.weight is packed as fp8 .* choose a checkpoint"):
+        LLM(quantised)
+
+
+@pytest.mark.parametrize("case", ["awq", "gptq", "pack-quantized, asymmetric", "int-quantized", "fp8"])
+def test_divided_over_a_device_host_and_disk(case: str, prompts: list[list[int]], tmp_path: Path) -> None:
+    architecture, settings, pack = CASES[case]
+    dense = save(random_model(architecture), tmp_path / "dense")
+    quantised = write_quantised(dense, settings, pack)
+    with LLM(quantised, dtype="float32", device="sim", gpu_memory="256MiB") as llm:
+        plan = in_small_pages(llm, any_plan(llm, prompts, TOKENS), placement(0.3, 0.4, 0.5), pass_tokens=19)
+    with LLM(quantised, dtype="float32", device="sim", gpu_memory="256MiB", plan=plan) as llm:
+        assert_as_transformers(llm, plain_model(dense), prompts)
 
 
 def test_the_text_part_of_a_composite_checkpoint_whose_text_config_says_so(

@@ -86,6 +86,8 @@ def parameter_sources(
         else:
             raise CheckpointError(_missing(name, checkpoint))
         sources |= {source.key: source for source in found}
+    for shape in structure.embedding:
+        _check_rows(sources[structure.tied.get(shape.name, shape.name)])
     return ParameterSources(sources, patterns)
 
 
@@ -242,6 +244,16 @@ def _check_shape(parameter: _Wanted, fact: Stored) -> None:
             f"{fact.file}: tensor {fact.name} has shape {list(found)}, config.json asks for {list(expected)}; "
             "the weights and the config are not of the same model"
         )
+
+
+def _check_rows(embedding: ParameterSource) -> None:
+    """Single rows of an embedding are read from disk."""
+    for packed in embedding.packed:
+        if len(packed.parts) > 1:
+            raise UnsupportedModel(
+                f"{packed.file}: the embedding {embedding.parameter} is packed as {packed.dtype} in several tensors, "
+                "of which single rows cannot be read; choose a checkpoint that leaves the embedding as it is"
+            )
 
 
 def _check_size(parameter: _Wanted, entry: _Gathered) -> None:
