@@ -17,6 +17,7 @@ from windlass.facts.choices import check_packing
 EXAMPLES = (
     "windlass quantize ./model --to int4 -o ./model-int4",
     "windlass quantize org/name --to int8 -o ./name-int8 --json",
+    "windlass quantize ./model --to int4 -o ./model-int4 --calibrate book.txt",
 )
 
 
@@ -25,6 +26,13 @@ def quantize(
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="int4 (4.5 bits a weight) or int8 (8.5).")],
     target: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder for the model.")],
     output: OutputFlags,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A text, or a .jsonl of prompts, that the model reads first, to keep best what matters for it.",
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
@@ -38,7 +46,11 @@ def quantize(
     with display(output.quiet) as screen:
         try:
             folder = late("model.hub").model_folder(model, revision, screen.on_progress)
-            result = late("engine.packing.pack").quantize(folder, target, to, screen.on_progress)
+            calibration = None
+            if calibrate is not None:
+                by = late("jobs.calibration").calibration_by
+                calibration = by(calibrate, folder, screen.on_progress, lambda line: screen.say([line]))
+            result = late("engine.packing.pack").quantize(folder, target, to, screen.on_progress, calibration)
         except KeyboardInterrupt as interrupt:
             screen.close()
             sys.stderr.write("interrupted: the same command goes on where it was\n")

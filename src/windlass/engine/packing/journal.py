@@ -13,6 +13,8 @@ from pathlib import Path
 from windlass.errors import UsageError
 
 NAME = "windlass-packing.jsonl"
+IMPORTANCE = "windlass-importance.safetensors"
+"""What a calibration found, where there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def read(folder: Path, job: Mapping[str, object]) -> Durable:
 
 def finish(folder: Path) -> None:
     """Nothing is left to go on with."""
+    (folder / IMPORTANCE).unlink(missing_ok=True)
     (folder / NAME).unlink()
 
 

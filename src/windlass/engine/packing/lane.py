@@ -41,6 +41,11 @@ Importance = Callable[[PackPiece], torch.Tensor | None]
 """The importance of the columns of a piece, float32 (K), or None."""
 
 
+def unweighted(piece: PackPiece) -> torch.Tensor | None:
+    """All columns count alike."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """What became of one piece: the sums of `Packed`, and the seconds that a thread packed."""
@@ -59,7 +64,7 @@ class PackLane:
         files: Sequence[OutputFile],
         packing: Packing,
         threads: int,
-        importance: Importance = lambda piece: None,
+        importance: Importance,
     ) -> None:
         self._folder, self._files, self._packing = folder, files, packing
         self._importance = importance

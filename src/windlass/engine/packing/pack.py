@@ -6,11 +6,12 @@ looks like a model is one by half. A job that was killed goes on from what is du
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
 
 from windlass.engine.packing.folder import complete, worked_in
-from windlass.engine.packing.lane import Importance, PackLane
+from windlass.engine.packing.lane import Importance, PackLane, unweighted
 from windlass.engine.packing.work import PackingWork, planned
 from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
@@ -20,25 +21,32 @@ from windlass.memory.process_memory import resident_bytes
 from windlass.settings import num_threads
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """`weigh` finds the importance of columns, once the folder to work in is there; `digest` tells one from another."""
+
+    digest: str
+    weigh: Callable[[PackingWork], Importance]
+
+
 def quantize(
     source: Path,
     target: Path,
     to: str,
     on_progress: Callable[[Progress], None],
-    importance: Importance | None = None,
-    importance_digest: str | None = None,
+    calibration: Calibration | None = None,
 ) -> QuantizeResult:
     """Packs the model in the folder `source` into the new folder `target`, in the format `to` ("int4" or "int8").
 
-    `importance` weighs columns, and the digest tells one calibration from another. Raises UsageError for a target
-    that is taken or was begun as another job, UnsupportedModel for weights that are packed already, CheckpointError,
-    and StorageError where the disk lacks the room.
+    Raises UsageError for a target that is taken or was begun as another job, UnsupportedModel for weights that are
+    packed already, CheckpointError, and StorageError where the disk lacks the room.
     """
-    work = planned(source, target.expanduser().absolute(), to, importance_digest)
+    work = planned(source, target.expanduser().absolute(), to, calibration and calibration.digest)
     packer = packer_name()  # a compiler may run, so before the clock does
     with worked_in(work) as durable:
+        importance = calibration.weigh(work) if calibration else unweighted
         began, started_at = time.monotonic(), durable.pieces
-        lane = PackLane(work.partial, work.files, PACKINGS[to], num_threads(), importance or (lambda piece: None))
+        lane = PackLane(work.partial, work.files, PACKINGS[to], num_threads(), importance)
         telling = _Telling(work, started_at, on_progress)
         done = lane.run(work.pieces, durable, telling.piece)
         complete(work, done)
