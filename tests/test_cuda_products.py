@@ -16,10 +16,11 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 from interpreted_triton import DEVICES, bfloat16_as_devices_do
 from windlass.facts.packing import Packing
 from windlass.kernels.cuda import launchers
-from windlass.kernels.cuda.backend import device_backend, load_kernels
+from windlass.kernels.cuda.backend import DeviceKernels, device_backend, load_kernels
+from windlass.kernels.cuda.guard import Guard
 from windlass.kernels.cuda.many_rows import many_rows
 from windlass.kernels.cuda.one_row import one_row
-from windlass.kernels.cuda.product import Product, device_linear, supported
+from windlass.kernels.cuda.product import Product, device_linear, device_multiplies
 from windlass.kernels.cuda.tile import SCRATCH_BYTES, Tile, product_tiles, row_tiles
 from windlass.kernels.cuda.tuning import Tuning
 from windlass.kernels.encodings.blocks import INT4, INT8, block_shape, join, unpack
@@ -118,6 +119,11 @@ def test_gguf_is_unpacked_as_the_gguf_package_does(name: str, device: str) -> No
 # --- which kernel a product takes -----------------------------------------------------------------------------------
 
 
+def kernels(**launched: Callable[..., Any]) -> DeviceKernels:
+    """Nothing but the kernels named."""
+    return DeviceKernels(SimpleNamespace(**launched, GGUF_TYPES=frozenset()), Guard((RuntimeError,)), "3", "a stand-in")
+
+
 @pytest.fixture
 def tuning(tmp_path: Path) -> Tuning:
     return Tuning(tmp_path / "cuda" / "card.json", lambda run: 1.0, launchers.FAILURES)
@@ -135,8 +141,8 @@ def test_few_rows_are_multiplied_packed_and_many_unpacked(packing: Packing, tuni
         return launch
 
     names = ("one_row", "many_rows", "unpack_blocks", "unpack_gguf")
-    noted = SimpleNamespace(**{name: noting(name) for name in names}, GGUF_TYPES=launchers.GGUF_TYPES, FAILURES=())
-    product, matrix = Product(noted, tuning, 2), packed(packing, (37, 70))
+    product = Product(kernels(**{name: noting(name) for name in names}), tuning, 2)
+    matrix = packed(packing, (37, 70))
     for count, kernel in ((1, "one_row"), (2, "many_rows"), (128, "unpack_blocks")):
         launched.clear()
         x = torch.randn(count, 70)
@@ -146,7 +152,7 @@ def test_few_rows_are_multiplied_packed_and_many_unpacked(packing: Packing, tuni
 
 
 def test_a_tile_of_rows_is_unpacked_wherever_it_begins(tuning: Tuning) -> None:
-    product, matrix = Product(launchers, tuning, 2), packed(INT4, (70, 70))
+    product, matrix = Product(load_kernels(), tuning, 2), packed(INT4, (70, 70))
     for start, stop in ((0, 70), (16, 48), (48, 70), (16, 17)):
         assert torch.equal(product.unpack(matrix, start, stop, torch.float32), plain(matrix, torch.float32)[start:stop])
 
@@ -157,9 +163,7 @@ def test_bytes_that_no_kernel_can_read_go_by_plain_torch(tuning: Tuning) -> None
     astray = torch.empty(matrix.nbytes + 1, dtype=torch.uint8)[1:].copy_(matrix.parts["blocks"].flatten())
     moved = PackedMatrix(INT4, matrix.shape, {"blocks": astray.view(shape)})
     x = torch.randn(3, 70)
-    assert torch.equal(
-        Product(SimpleNamespace(GGUF_TYPES=frozenset()), tuning, 2).linear(moved, x), x @ plain(matrix, x.dtype).T
-    )
+    assert torch.equal(Product(kernels(), tuning, 2).linear(moved, x), x @ plain(matrix, x.dtype).T)
 
 
 def test_a_kernel_that_does_not_run_is_replaced_and_that_is_said_once(
@@ -168,16 +172,14 @@ def test_a_kernel_that_does_not_run_is_replaced_and_that_is_said_once(
     def broken(*given: Any) -> Any:
         raise RuntimeError("no C compiler was found\nand more")
 
-    nothing = SimpleNamespace(
-        one_row=broken, many_rows=broken, unpack_blocks=broken, GGUF_TYPES=frozenset(), FAILURES=(RuntimeError,)
-    )
-    product, matrix, x = Product(nothing, tuning, 2), packed(INT4, (37, 70)), torch.randn(1, 70)
+    product = Product(kernels(one_row=broken, unpack_blocks=broken), tuning, 2)
+    matrix, x = packed(INT4, (37, 70)), torch.randn(1, 70)
     for _ in range(2):
         assert torch.equal(product.linear(matrix, x), x @ plain(matrix, x.dtype).T)
     assert [record.getMessage() for record in caplog.records] == [
-        "the product of one row with int4, torch.float32 goes by plain torch, since its kernel does not run here: "
+        "the product of one row with int4 in torch.float32 goes by plain torch, since its kernel does not run here: "
         "no C compiler was found",
-        "the unpacking of int4, torch.float32 goes by plain torch, since its kernel does not run here: "
+        "the unpacking of int4 to torch.float32 goes by plain torch, since its kernel does not run here: "
         "no C compiler was found",
     ]
 
@@ -186,15 +188,14 @@ def test_memory_that_runs_out_is_no_fault_of_a_kernel(tuning: Tuning) -> None:
     def full(*given: Any) -> Any:
         raise torch.OutOfMemoryError("device memory")
 
-    nothing = SimpleNamespace(one_row=full, GGUF_TYPES=frozenset(), FAILURES=(RuntimeError,))
     with pytest.raises(torch.OutOfMemoryError):
-        Product(nothing, tuning, 2).linear(packed(INT4, (37, 70)), torch.randn(1, 70))
+        Product(kernels(one_row=full), tuning, 2).linear(packed(INT4, (37, 70)), torch.randn(1, 70))
 
 
 def test_without_a_device_nothing_is_served_and_the_reason_is_told() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a device")
-    assert not supported(packed(INT4, (16, 64)), torch.randn(1, 64))
+    assert not device_multiplies(torch.randn(1, 64))
     assert device_backend() == "plain torch, since torch sees no CUDA device"
     assert load_kernels().says.startswith("Triton 3")
 
@@ -206,7 +207,7 @@ def test_a_device_serves_products_of_any_rows(packing: Packing, dtype: torch.dty
     matrix = packed(packing, (1000, 777), "cuda")
     for count in (1, 2, 17, 64, 130, 1100):
         x = torch.randn(count, 777, dtype=dtype, device="cuda")
-        assert supported(matrix, x)
+        assert device_multiplies(x)
         assert as_exact_as_torch(device_linear(matrix, x), matrix, x)
         assert torch.equal(device_linear(matrix, x), device_linear(matrix, x))
     assert list((own_cache / "cuda").glob("*.json"))

@@ -6,6 +6,7 @@ Legend: R rows of activations, N outputs, K inputs, n outputs of a tile.
 import torch
 import torch.nn.functional as F
 
+from windlass.kernels.cuda.product import device_linear, device_multiplies
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.units import MIB
@@ -19,6 +20,8 @@ TILE_ROWS = 16
 def packed_linear(matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
     """x (..., K) times the transpose of the matrix (N, K) -> (..., N), in the dtype of x."""
     rows, columns = matrix.shape
+    if device_multiplies(x):
+        return head_order(matrix, device_linear(matrix, x.reshape(-1, columns))).view(*x.shape[:-1], rows)
     step = max(TILE_ROWS, TILE_BYTES // (columns * x.dtype.itemsize) // TILE_ROWS * TILE_ROWS)
     flat = x.reshape(-1, columns)
     out = flat.new_empty(len(flat), rows)

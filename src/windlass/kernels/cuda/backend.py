@@ -11,6 +11,7 @@ from types import ModuleType
 
 import torch
 
+from windlass.kernels.cuda.guard import Guard
 from windlass.kernels.native.compiler import Missing
 
 LEAST_CAPABILITY = (8, 0)
@@ -22,6 +23,7 @@ class DeviceKernels:
     """`launchers` is windlass.kernels.cuda.launchers, `version` Triton's; `says` is for people."""
 
     launchers: ModuleType
+    guard: Guard
     version: str
     says: str
 
@@ -47,7 +49,9 @@ def load_kernels() -> DeviceKernels:
 
     from windlass.kernels.cuda import launchers
 
-    return DeviceKernels(launchers, triton.__version__, f"Triton {triton.__version__} kernels")
+    return DeviceKernels(
+        launchers, Guard(launchers.FAILURES), triton.__version__, f"Triton {triton.__version__} kernels"
+    )
 
 
 def _why_not() -> str | None:

@@ -7,10 +7,7 @@ cannot be compiled or run here is replaced by plain torch, and that is said once
 Legend: M rows of activations, N outputs, K inputs.
 """
 
-import logging
-from collections.abc import Callable
 from functools import cache, partial
-from types import ModuleType
 
 import torch
 
@@ -24,8 +21,6 @@ from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.settings import cache_folder
 from windlass.units import MIB
 
-LOG = logging.getLogger("windlass")
-
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 UNPACKED_ROWS = {4: 128, 2: 1024}
 """From so many rows on, by bytes of a number, tiles are unpacked for torch: float32 has no tensor cores to feed."""
@@ -35,8 +30,8 @@ OWN = {"int4", "int8"}
 """Packings that are multiplied as they lie."""
 
 
-def supported(matrix: PackedMatrix, x: torch.Tensor) -> bool:
-    """Whether `device_linear` serves this product better than what runs anywhere."""
+def device_multiplies(x: torch.Tensor) -> bool:
+    """Whether products with `x` are for `device_linear`, whatever the packing."""
     return x.device.type == "cuda" and x.dtype in TYPES and isinstance(device_kernels(), DeviceKernels)
 
 
@@ -48,19 +43,19 @@ def device_linear(matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
 
 
 class Product:
-    """Products on one device, with what was learnt there: the best tiles, and the kernels that do not run."""
+    """Products on one device of so many multiprocessors."""
 
-    def __init__(self, launchers: ModuleType, tuning: Tuning, multiprocessors: int) -> None:
-        self._launchers, self._tuning, self._multiprocessors = launchers, tuning, multiprocessors
-        self._refused: set[str] = set()
+    def __init__(self, kernels: DeviceKernels, tuning: Tuning, multiprocessors: int) -> None:
+        self._launchers, self._guard = kernels.launchers, kernels.guard
+        self._tuning, self._multiprocessors = tuning, multiprocessors
 
     def linear(self, matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
         """x (M, K) contiguous -> (M, N), rows as they lie."""
         own = matrix.packing.name in OWN and 0 < len(x) < UNPACKED_ROWS[x.dtype.itemsize] and _readable(matrix)
         if not own:
             return self._by_tiles(matrix, x)
-        what = f"product of {'one row' if len(x) == 1 else 'rows'} with {matrix.packing.name}, {x.dtype}"
-        return self._guarded(what, lambda: self._fused(matrix, x), lambda: self._by_tiles(matrix, x))
+        what = f"the product of {'one row' if len(x) == 1 else 'rows'} with {matrix.packing.name} in {x.dtype}"
+        return self._guard.tried(what, lambda: self._fused(matrix, x), lambda: self._by_tiles(matrix, x))
 
     def unpack(self, matrix: PackedMatrix, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
         """Rows start .. stop, `start` a multiple of 16 -> (stop - start, K) in `dtype`; the same numbers as torch's."""
@@ -68,7 +63,7 @@ class Product:
         if not (name in OWN | self._launchers.GGUF_TYPES and _readable(matrix)):
             return unpack_rows(matrix, start, stop, dtype)
         kernel, plain = (partial(unpack, matrix, start, stop, dtype) for unpack in (self._by_kernel, unpack_rows))
-        return self._guarded(f"unpacking of {name}, {dtype}", kernel, plain)
+        return self._guard.tried(f"the unpacking of {name} to {dtype}", kernel, plain)
 
     def _fused(self, matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
         words, shape, count = _words(matrix), matrix.shape, len(x)
@@ -99,29 +94,15 @@ class Product:
         data = matrix.parts["blocks"].view(torch.uint8).view(matrix.shape[0], -1)[start:stop]
         return self._launchers.unpack_gguf(matrix.packing.name, data, shape, dtype)
 
-    def _guarded(
-        self, what: str, kernel: Callable[[], torch.Tensor], plain: Callable[[], torch.Tensor]
-    ) -> torch.Tensor:
-        if what not in self._refused:
-            try:
-                return kernel()
-            except torch.OutOfMemoryError:
-                raise
-            except self._launchers.FAILURES as error:
-                self._refused.add(what)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                LOG.warning("the %s goes by plain torch, since its kernel does not run here: %s", what, reason)
-        return plain()
-
 
 @cache
 def product_on(device: torch.device) -> Product:
     """The one product of a device. What is tuned is kept by the device's name and Triton's version."""
     kernels, properties = device_kernels(), torch.cuda.get_device_properties(device)
-    assert isinstance(kernels, DeviceKernels), "no device kernels: ask `supported` first"
+    assert isinstance(kernels, DeviceKernels), "no device kernels: ask `device_multiplies` first"
     path = cache_folder() / "cuda" / f"{'-'.join([*properties.name.split(), kernels.version])}.json"
     tuning = Tuning(path, seconds, kernels.launchers.FAILURES)
-    return Product(kernels.launchers, tuning, properties.multi_processor_count)
+    return Product(kernels, tuning, properties.multi_processor_count)
 
 
 def _readable(matrix: PackedMatrix) -> bool:
