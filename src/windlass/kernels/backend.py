@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
 from windlass.kernels.native.library import NativeLibrary, native_library
 from windlass.kernels.native.product import PACKINGS, ProductLibrary, product_library
 
@@ -14,11 +15,11 @@ WIDENED_ROWS = 1
 
 @dataclass(frozen=True, slots=True)
 class ProductChoice:
-    """`native` is our own kernel, for decode only. `exact` multiplies in float32, `widened` converts a block of 16-bit
-    keys and values to float32 while it is in cache, `paired` multiplies in 16 bits and restores what the scores lost
-    by a second product."""
+    """`native` and `device` are our own kernels, on the processor and on a device, for decode only. `exact` multiplies
+    in float32, `widened` converts a block of 16-bit keys and values to float32 while it is in cache, `paired`
+    multiplies in 16 bits and restores what the scores lost by a second product."""
 
-    name: Literal["native", "exact", "widened", "paired"]
+    name: Literal["native", "device", "exact", "widened", "paired"]
     reason: str
 
 
@@ -46,6 +47,10 @@ def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> Produc
         library = native_library()
         if isinstance(library, NativeLibrary) and dtype in library.dtypes:
             return ProductChoice("native", library.says)
+    if device.type == "cuda":
+        kernels = device_kernels()
+        if isinstance(kernels, DeviceKernels):
+            return ProductChoice("device", kernels.says)
     return choose_products(dtype, device, rows)
 
 

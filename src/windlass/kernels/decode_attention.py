@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.backend import ProductChoice, choose_decode
+from windlass.kernels.backend import ProductChoice, choose_decode, choose_products
+from windlass.kernels.cuda.decode import device_decode
 from windlass.kernels.decode_plan import DecodeBlock, DecodePlan, DecodeWave
 from windlass.kernels.native.decode import native_decode
 from windlass.kernels.native.library import NativeLibrary, native_library
@@ -40,7 +41,11 @@ def partial_decode(
 
     A sequence of which the plan reads nothing has out 0 and log-sum-exp -inf.
     """
-    choice = choice or choose_decode(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
+    rows = query.shape[1] // store.keys.shape[1]
+    choice = choice or choose_decode(query.dtype, query.device, rows)
+    if choice.name == "device":
+        products = choose_products(query.dtype, query.device, rows)
+        return device_decode(query, store, plan, rule, lambda: partial_decode(query, store, plan, rule, products))
     library = native_library() if choice.name == "native" else None
     if isinstance(library, NativeLibrary):
         return native_decode(library, query, store, plan.runs, rule)

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.decode_runs import DecodeRuns, decode_runs
+from windlass.kernels.decode_runs import DecodeRuns, DeviceRuns, decode_runs, runs_on
 from windlass.kernels.page_read import PageRead
 from windlass.kernels.token_span import TokenSpan
 
@@ -102,6 +102,11 @@ class DecodePlan:
     def runs(self) -> DecodeRuns:
         """For the native kernel."""
         return decode_runs(self.reads, self.sequences)
+
+    @cached_property
+    def device_runs(self) -> DeviceRuns:
+        """For the kernel of a device."""
+        return runs_on(self.device, self.runs)
 
 
 def plan_decode(

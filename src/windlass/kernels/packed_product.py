@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from windlass.kernels.backend import PackedChoice, choose_packed
+from windlass.kernels.cuda.product import device_linear, device_multiplies
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native.product import ProductLibrary, native_product, product_library
 from windlass.kernels.packed_matrix import PackedMatrix
@@ -23,9 +24,11 @@ def packed_linear(matrix: PackedMatrix, x: torch.Tensor, choice: PackedChoice | 
 
     `choice` overrides the way of multiplying, for tests.
     """
-    choice = choice or choose_packed(matrix.packing.name, matrix.device)
     rows, columns = matrix.shape
     flat = x.reshape(-1, columns)
+    if device_multiplies(x):
+        return head_order(matrix, device_linear(matrix, flat)).view(*x.shape[:-1], rows)
+    choice = choice or choose_packed(matrix.packing.name, matrix.device)
     library = product_library() if choice.name == "fused" else None
     by_kernel = isinstance(library, ProductLibrary)
     out = native_product(library, matrix, flat) if by_kernel else _by_tiles(matrix, flat)
