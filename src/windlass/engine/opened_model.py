@@ -1,6 +1,6 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.model_description import describe, longest_sequence
@@ -109,9 +110,14 @@ def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> N
 
 
 def open_model(
-    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, target: Target = HOST
+    files: ModelFiles,
+    name: str,
+    dtype: str,
+    max_model_len: int | None,
+    target: Target = HOST,
+    cache_format: CacheFormat = AS_COMPUTED,
 ) -> OpenedModel:
-    """Opens a model for a target. `dtype` is "auto" or a name.
+    """Opens a model for a target. `dtype` is "auto" or a name, `cache_format` how keys and values will be kept.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
@@ -138,7 +144,7 @@ def open_model(
         renamed=renaming.destination,
         stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
-    facts, tokenizer = description.facts, Tokenizer.load(folder)
+    facts, tokenizer = replace(description.facts, cache_format=cache_format), Tokenizer.load(folder)
     return OpenedModel(
         folder=folder,
         facts=facts,
