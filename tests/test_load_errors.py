@@ -234,7 +234,7 @@ class TestConfig:
         folder = copy_of("whole")
         edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
         text = refusal(UnsupportedModel, folder)
-        assert "quantised with gptq" in text and "choose the model's float16 or bfloat16 checkpoint" in text
+        assert "quantised with gptq" in text and "the model's float16 or bfloat16 checkpoint" in text
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from windlass.engine.trace import Paused
 from windlass.facts.parameter_source import ParameterSource
+from windlass.kernels.encodings.table import unpack_rows
+from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.memory.checkpoint import torch_dtype
 from windlass.memory.disk import DiskReader
 from windlass.memory.rows import read_rows
@@ -70,13 +73,18 @@ class EmbeddingRows:
     def _read(self, unique: torch.Tensor) -> torch.Tensor:
         """unique (U,) rising ids -> their rows (U, H) in the compute dtype."""
         if self.table is not None:
-            return self.to_device(self.table[unique.cpu()])
+            return self.to_device(F.embedding(unique.cpu(), self.table))
         assert self.source is not None
         (fact,) = self.source.tensors
         table = torch.empty(len(unique), fact.shape[1], dtype=torch_dtype(fact))
         with self.paused():
             read_rows(self.reader, fact, unique.tolist(), table, scratch_limit=ROWS_BYTES)
-        return self.to_device(table.to(self.slot.empty.dtype))
+        dtype = self.slot.empty.dtype
+        for packed in self.source.packed:  # there is one, whose rows lie one after the other
+            ((role, _),) = packed.parts
+            matrix = PackedMatrix(packed.packing, (len(unique), packed.shape[1]), {role: table})
+            return self.to_device(unpack_rows(matrix, 0, len(unique), dtype))
+        return self.to_device(table.to(dtype))
 
     def _rows_at_once(self) -> int:
         assert self.source is not None

@@ -15,6 +15,8 @@ from windlass.memory.accelerator import Accelerator
 from windlass.memory.arena import Arena
 from windlass.memory.checkpoint import piece_reads
 from windlass.memory.disk import DiskReader
+from windlass.model.packed_weight import PackedWeight
+from windlass.planner.residency import as_built
 
 Built = Callable[[ParameterSource], torch.Tensor]
 
@@ -34,7 +36,7 @@ class HostWeights:
         self._alone_at: dict[str, int] = {}
         for source in singles:
             self._alone_at[source.key] = end
-            end += round_up(source.nbytes)
+            end += as_built(source)
         self.arena = Arena(end) if end else None
         self.alone: dict[str, torch.Tensor] = {}
 
@@ -48,10 +50,21 @@ class HostWeights:
                 on_bytes(piece.nbytes)
         for source in self._singles:
             built = build(source)
-            place = self.arena.tensor(self._alone_at[source.key], built.dtype, built.shape)
-            self.alone[source.key] = place.copy_(built)
+            self.alone[source.key] = self._placed(built, self._alone_at[source.key])
             on_bytes(source.nbytes)
         accelerator.pin(self.arena)
+
+    def _placed(self, built: torch.Tensor, offset: int) -> torch.Tensor:
+        """A copy of a weight at `offset` of the arena, a packed one part after part."""
+        assert self.arena is not None
+        if not isinstance(built, PackedWeight):
+            return self.arena.tensor(offset, built.dtype, built.shape).copy_(built)
+        places: dict[int, torch.Tensor] = {}
+        for matrix in built.matrices:
+            for part in matrix.parts.values():
+                places[id(part)] = self.arena.tensor(offset, part.dtype, part.shape).copy_(part)
+                offset += round_up(part.nbytes)
+        return built.moved(lambda part: places[id(part)])
 
     def close(self, accelerator: Accelerator) -> None:
         """Frees the memory, once no copy is in flight."""

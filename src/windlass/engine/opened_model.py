@@ -1,6 +1,7 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,15 +13,16 @@ from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError
 from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
+from windlass.facts.config_values import read_config_values
 from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
-from windlass.facts.quantisation import refuse_quantised
+from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
-from windlass.model.config_file import read_config
+from windlass.model.config_file import plain_config, read_config
 from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.lending import Slot
@@ -87,8 +89,8 @@ def read_files(folder: Path) -> ModelFiles:
     transformers lacks and for quantised weights.
     """
     config = read_config(folder)
-    refuse_quantised(folder, config.to_dict())
-    return ModelFiles(folder, config, read_checkpoint(folder))
+    checkpoint = packed_checkpoint(folder, read_config_values(folder), partial(read_checkpoint, folder))
+    return ModelFiles(folder, plain_config(config), checkpoint)
 
 
 def made_files(shape: Shape, dtype: str, offload_dir: Path | None) -> ModelFiles:

@@ -25,6 +25,7 @@ from windlass.memory.checkpoint import piece_reads, tensor_view
 from windlass.memory.disk import DiskReader
 from windlass.model.assembly import Assembly
 from windlass.model.lending import Slot
+from windlass.model.packed_weight import PackedWeight
 from windlass.planner.residency import disk_piece, host_piece
 
 # Resident weights are read in pieces of about this size, so that loading shows progress.
@@ -87,6 +88,8 @@ class Weights:
         """The weight where the model computes, there when this returns; itself where that is the host."""
         if self.accelerator is None:
             return weight
+        if isinstance(weight, PackedWeight):
+            return weight.moved(self.to_device)
         target = self.accelerator.empty(weight.shape, weight.dtype)
         mark = self.accelerator.upload(weight, target, [self.accelerator.mark()], "upload weight")
         mark.wait()
@@ -203,12 +206,18 @@ class Weights:
         arena = Arena(piece.nbytes)
         self.reader.read(piece_reads(piece, arena, 0))
         arrived = {fact.name: tensor_view(arena, 0, piece, fact) for fact in source.tensors}
-        built = self.assembly.build(source, arrived).contiguous()
-        if built.untyped_storage().data_ptr() == next(iter(arrived.values())).untyped_storage().data_ptr():
-            built = built.clone()
+        built = _kept(self.assembly.build(source, arrived), arrived)
         arrived.clear()
         arena.close()
         return built
+
+
+def _kept(built: torch.Tensor, arrived: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A weight that no longer needs the memory it arrived in."""
+    if isinstance(built, PackedWeight):
+        return built.moved(torch.clone)
+    built, buffer = built.contiguous(), next(iter(arrived.values())).untyped_storage()
+    return built.clone() if built.untyped_storage().data_ptr() == buffer.data_ptr() else built
 
 
 def _tensors(sources: Sequence[ParameterSource]) -> list[TensorFact]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from windlass.errors import CheckpointError, ModelNotFound
+from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.safetensors_header import read_header
 from windlass.facts.tensor_fact import TensorFact
 
@@ -23,10 +24,14 @@ _PICKLED = {".bin", ".pt", ".pth"}
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """The tensors of the checkpoint in `folder` (an absolute path), by name."""
+    """The tensors of the checkpoint in `folder` (an absolute path), by name.
+
+    `stated_dtype` is what its weights are computed in (safetensors' name), where that is not how they are stored.
+    """
 
     folder: str
-    tensors: Mapping[str, TensorFact]
+    tensors: Mapping[str, TensorFact | PackedTensor]
+    stated_dtype: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -35,7 +40,9 @@ class CheckpointFacts:
 
     @property
     def weights_dtype(self) -> str:
-        """The dtype that most bytes have, by safetensors' name."""
+        """The dtype that is stated, or that most bytes have, by safetensors' name."""
+        if self.stated_dtype is not None:
+            return self.stated_dtype
         sizes: dict[str, int] = {}
         for fact in self.tensors.values():
             sizes[fact.dtype] = sizes.get(fact.dtype, 0) + fact.nbytes

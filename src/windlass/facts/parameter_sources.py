@@ -6,19 +6,23 @@ slice an expert, so that one can be read alone.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from windlass.errors import CheckpointError
+from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.checkpoint_facts import CheckpointFacts
 from windlass.facts.model_structure import ModelStructure, ParameterShape
 from windlass.facts.number_types import ITEM_BYTES, TORCH_NAMES, is_floating
+from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.tensor_name import Destination, natural
 
 _LAYER = re.compile(r"(.+?)\.(\d+)\.(.+)")
+
+
+Stored = TensorFact | PackedTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,10 @@ class _Gathered:
     """Tensors for one parameter, collected while the checkpoint's names are walked."""
 
     parts: int
-    by_pattern: dict[str, list[TensorFact]] = field(default_factory=dict)
+    by_pattern: dict[str, list[Stored]] = field(default_factory=dict)
 
     @property
-    def facts(self) -> list[TensorFact]:
+    def facts(self) -> list[Stored]:
         return [fact for facts in self.by_pattern.values() for fact in facts]
 
 
@@ -53,8 +57,10 @@ class _Wanted:
     def nbytes(self) -> int:
         return prod(self.shape.shape) * ITEM_BYTES[self.dtype]
 
-    def fits(self, fact: TensorFact) -> bool:
-        """Whether the bytes of `fact` may be used as they lie."""
+    def fits(self, fact: Stored) -> bool:
+        """Whether the bytes of `fact` may be used as they lie: packed ones where a product takes them so."""
+        if isinstance(fact, PackedTensor):
+            return len(fact.shape) > 1 and not fact.shift and fact.packing.bits < 8 * ITEM_BYTES[self.dtype]
         return TORCH_NAMES.get(fact.dtype) == self.dtype and fact.offset % ITEM_BYTES[self.dtype] == 0
 
 
@@ -88,12 +94,12 @@ def _match(
     checkpoint: CheckpointFacts,
     wanted: Mapping[str, _Wanted],
     renamed: Callable[[str], Destination],
-) -> tuple[dict[str, TensorFact], dict[str, _Gathered]]:
+) -> tuple[dict[str, Stored], dict[str, _Gathered]]:
     """The tensors by the parameter they are, and those that make one together. What is no part of the model is looked
     at: a vision tower or a stored rotary table may be, a layer may not."""
-    plain: dict[str, TensorFact] = {}
+    plain: dict[str, Stored] = {}
     gathered: dict[str, _Gathered] = {}
-    strays: dict[str, TensorFact] = {}
+    strays: dict[str, Stored] = {}
     for key in sorted(checkpoint.tensors, key=natural):
         to, fact = renamed(key), checkpoint.tensors[key]
         if to.parameter not in wanted:
@@ -107,7 +113,7 @@ def _match(
     return plain, gathered
 
 
-def _refuse_strays(structure: ModelStructure, wanted: Mapping[str, _Wanted], strays: Mapping[str, TensorFact]) -> None:
+def _refuse_strays(structure: ModelStructure, wanted: Mapping[str, _Wanted], strays: Mapping[str, Stored]) -> None:
     """Raises CheckpointError where a config leaves out layers or biases that were trained: the answers would be wrong.
 
     Other tensors without a parameter change nothing. Layers that only guess further tokens are announced in the config.
@@ -133,18 +139,38 @@ def _split_at_layer(name: str) -> tuple[str, str] | None:
     return (f"{match[1]}.{match[2]}", f"{match[1]} {match[3]}") if match else None
 
 
-def _plain_sources(parameter: _Wanted, fact: TensorFact) -> list[ParameterSource]:
+def _source(
+    parameter: _Wanted, facts: Sequence[Stored], nbytes: int, direct: bool, expert: int | None = None
+) -> ParameterSource:
+    """The source of `facts`: `nbytes` in the compute dtype, unless it is lent packed."""
+    packed = tuple(fact for fact in facts if isinstance(fact, PackedTensor))
+    if not packed:
+        plain = tuple(fact for fact in facts if isinstance(fact, TensorFact))
+        return ParameterSource(parameter.shape.name, plain, nbytes, direct, expert)
+    if len(packed) < len(facts):
+        raise UnsupportedModel(
+            f"{packed[0].file}: {parameter.shape.name} is made of {len(facts)} tensors of which {len(packed)} are "
+            f"packed ({packed[0].dtype}) and the others are not; choose a checkpoint that packs all of them or none"
+        )
+    tensors = tuple(fact for each in packed for fact in each.facts)
+    nbytes = sum(each.nbytes for each in packed) if direct else nbytes
+    return ParameterSource(parameter.shape.name, tensors, nbytes, direct, expert, packed=packed)
+
+
+def _plain_sources(parameter: _Wanted, fact: Stored) -> list[ParameterSource]:
     _check_shape(parameter, fact)
-    source = ParameterSource(parameter.shape.name, (fact,), parameter.nbytes, parameter.fits(fact))
     # An expert's matrices are cut out; its biases travel with the layer, alone they would cost a seek each.
     if parameter.shape.experts and len(parameter.shape.shape) > 2:
-        return _cut_plain(source, parameter.shape.experts)
-    return [source]
+        return _cut_plain(parameter, fact)
+    return [_source(parameter, [fact], parameter.nbytes, parameter.fits(fact))]
 
 
-def _cut_plain(source: ParameterSource, experts: int) -> list[ParameterSource]:
+def _cut_plain(parameter: _Wanted, whole: Stored) -> list[ParameterSource]:
     """One source an expert out of a tensor whose first dimension counts the experts."""
-    (whole,) = source.tensors
+    experts, direct = parameter.shape.experts, parameter.fits(whole)
+    nbytes = parameter.nbytes // experts
+    if isinstance(whole, PackedTensor):
+        return [_source(parameter, [whole.expert(expert)], nbytes, direct, expert) for expert in range(experts)]
     step = whole.nbytes // experts
     cuts = []
     for expert in range(experts):
@@ -155,7 +181,7 @@ def _cut_plain(source: ParameterSource, experts: int) -> list[ParameterSource]:
             offset=whole.offset + expert * step,
             nbytes=step,
         )
-        cuts.append(replace(source, tensors=(fact,), nbytes=source.nbytes // experts, expert=expert))
+        cuts.append(_source(parameter, [fact], nbytes, direct, expert))
     return cuts
 
 
@@ -164,8 +190,17 @@ def _gathered_sources(parameter: _Wanted, entry: _Gathered) -> list[tuple[Parame
     if parameter.shape.experts:
         return _cut_gathered(parameter, entry)
     facts = [(pattern, fact) for pattern, tensors in entry.by_pattern.items() for fact in tensors]
-    source = ParameterSource(parameter.shape.name, tuple(fact for _, fact in facts), parameter.nbytes, direct=False)
+    stored, inner = [fact for _, fact in facts], parameter.shape.shape
+    source = _source(parameter, stored, parameter.nbytes, _stacks(parameter, stored, inner))
     return [(source, tuple(pattern for pattern, _ in facts))]
+
+
+def _stacks(parameter: _Wanted, facts: Sequence[Stored], shape: tuple[int, ...]) -> bool:
+    """Whether packed matrices, one above the other, are the parameter (or an expert's share of it) of `shape`."""
+    if not all(isinstance(fact, PackedTensor) and parameter.fits(fact) for fact in facts):
+        return False
+    columns = {fact.shape[1:] for fact in facts}
+    return columns == {shape[1:]} and sum(fact.shape[0] for fact in facts) == shape[0]
 
 
 def _cut_gathered(parameter: _Wanted, entry: _Gathered) -> list[tuple[ParameterSource, tuple[str, ...]]]:
@@ -181,13 +216,14 @@ def _cut_gathered(parameter: _Wanted, entry: _Gathered) -> list[tuple[ParameterS
     cuts = []
     for expert in range(experts):
         facts = tuple(entry.by_pattern[pattern][expert] for pattern in patterns)
-        direct = len(facts) == 1 and facts[0].shape == inner and parameter.fits(facts[0])
-        cuts.append((ParameterSource(name, facts, parameter.nbytes // experts, direct, expert), patterns))
+        alone = len(facts) == 1 and facts[0].shape == inner and parameter.fits(facts[0])
+        direct = alone or _stacks(parameter, facts, inner)
+        cuts.append((_source(parameter, facts, parameter.nbytes // experts, direct, expert), patterns))
     return cuts
 
 
-def _check_shape(parameter: _Wanted, fact: TensorFact) -> None:
-    if "float" in parameter.dtype and not is_floating(fact.dtype):
+def _check_shape(parameter: _Wanted, fact: Stored) -> None:
+    if isinstance(fact, TensorFact) and "float" in parameter.dtype and not is_floating(fact.dtype):
         raise CheckpointError(
             f"{fact.file}: tensor {fact.name} is stored as {fact.dtype}, the model has floating-point numbers there; "
             "these weights are quantised in a way config.json does not tell: choose the float16 or bfloat16 checkpoint"

@@ -52,8 +52,12 @@ def _head_groups(structure: ModelStructure, head: Sequence[ParameterSource], lar
     parts = min(MOST_HEAD_PARTS, -(-head[0].nbytes // max(1, largest)))
     if parts == 1:
         return [WeightGroup("head", "head", tuple(head))]
-    rows = head[0].tensors[0].shape[0]
-    edges = [rows * part // parts for part in range(parts + 1)]
+    rows, step = head[0].shapes[0][0], 1
+    if head[0].packed:
+        step = head[0].packed[0].packing.row_step if len(head[0].packed) == 1 and not head[0].packed[0].heads else 0
+        if not step:
+            return [WeightGroup("head", "head", tuple(head))]
+    edges = [rows * part // parts // step * step for part in range(parts)] + [rows]
     return [
         WeightGroup(f"head part {part}", "head", (_rows_of(head[0], start, stop),))
         for part, (start, stop) in enumerate(pairwise(edges))
@@ -62,6 +66,9 @@ def _head_groups(structure: ModelStructure, head: Sequence[ParameterSource], lar
 
 def _rows_of(source: ParameterSource, start: int, stop: int) -> ParameterSource:
     """Rows start:stop of a matrix, as a source of their own."""
+    if source.packed:
+        packed = source.packed[0].rows(start, stop)
+        return replace(source, tensors=packed.facts, nbytes=packed.nbytes, rows=(start, stop), packed=(packed,))
     (fact,) = source.tensors
     row = fact.nbytes // fact.shape[0]
     part = replace(

@@ -3,6 +3,7 @@
 Neither torch nor transformers is imported here. What only transformers knows is asked in another process, once.
 """
 
+from functools import partial
 from pathlib import Path
 
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
@@ -11,7 +12,7 @@ from windlass.facts.made_checkpoint import made_checkpoint
 from windlass.facts.model_description import describe
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.number_types import computed_in
-from windlass.facts.quantisation import refuse_quantised
+from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.shape import Shape, shapes
 from windlass.jobs.structures import structure_of_folder, structure_of_shape
 from windlass.model.hub import local_folder
@@ -46,8 +47,6 @@ def _files(model: str | Path, revision: str | None) -> tuple[Path, CheckpointFac
     """(the folder of its config.json, its tensors)."""
     folder = local_folder(model, revision)
     if folder is not None:
-        refuse_quantised(folder, read_config_values(folder))
-        return folder, read_checkpoint(folder)
+        return folder, packed_checkpoint(folder, read_config_values(folder), partial(read_checkpoint, folder))
     remote = remote_model(str(model), revision)
-    refuse_quantised(str(model), read_config_values(remote.folder))
-    return remote.folder, remote.checkpoint
+    return remote.folder, packed_checkpoint(str(model), read_config_values(remote.folder), lambda: remote.checkpoint)

@@ -29,3 +29,11 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise CheckpointError(
             f"{path} makes no sense to transformers: {reason}; correct that value, or fetch the file again"
         ) from error
+
+
+def plain_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config without what it says of packed weights: the model is built plain, and they are lent to it."""
+    for part in (config, getattr(config, "text_config", None)):
+        if part is not None:
+            vars(part).pop("quantization_config", None)
+    return config

@@ -11,8 +11,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+)
 
+from windlass.errors import UnsupportedModel
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.parameter_sources import ParameterSources
 from windlass.facts.tensor_name import Destination
@@ -64,7 +71,20 @@ class Renaming:
             for fact in source.tensors:
                 torch_dtype(fact)
         converters = {key: self.converter(patterns[0]) for key, patterns in parameters.patterns.items()}
+        for key, converter in converters.items():
+            _refuse_beyond_stacking(parameters.sources[key], converter)
         return ParameterMap(parameters.sources, converters, parameters.patterns)
+
+
+def _refuse_beyond_stacking(source: ParameterSource, converter: WeightConverter) -> None:
+    """Raises UnsupportedModel for a packed source that transformers would do more with than put rows together."""
+    beyond = [type(each).__name__ for each in converter.operations if type(each) not in (MergeModulelist, Concatenate)]
+    if source.packed and source.direct and beyond:
+        raise UnsupportedModel(
+            f"{source.packed[0].file}: {source.parameter} is packed as {source.packed[0].dtype}, and transformers "
+            f"builds it by {', '.join(beyond)}, which packed numbers cannot go through; "
+            "choose a checkpoint in bfloat16"
+        )
 
 
 def tied_names(model: PreTrainedModel) -> dict[str, str]:

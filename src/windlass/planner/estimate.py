@@ -69,8 +69,8 @@ def estimated_demands(model: ModelFacts, workload: Workload, machine: Machine, l
 def activation_bytes(model: ModelFacts, rows: int) -> int:
     """Bytes that `rows` rows take within a layer, beside its weights and the row itself."""
     inside = max(
-        (max(fact.shape, default=0) for g in model.groups if g.kind in ("layer", "expert") for s in g.sources
-         for fact in s.tensors if len(fact.shape) > 1),
+        (max(shape, default=0) for g in model.groups if g.kind in ("layer", "expert") for s in g.sources
+         for shape in s.shapes if len(shape) > 1),
         default=model.hidden_size,
     )  # fmt: skip
     row = (HIDDEN_ROWS * model.hidden_size + INNER_ROWS * inside) * model.itemsize

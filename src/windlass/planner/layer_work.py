@@ -88,7 +88,7 @@ def _slice_work(
     shape = attention.get(layer) if layer is not None else None
     if shape is None and read is not None:
         shape = AttentionShape(max(1, model.hidden_size // read.key_dim), read.key_dim, read.value_dim)
-    parameters = group.nbytes / (model.itemsize * model.weight_scale)
+    parameters = float(sum(source.numbers for source in group.sources))
     projections = 0.0
     if shape is not None and read is not None:
         queries = shape.query_heads * shape.key_dim
@@ -134,5 +134,5 @@ def _experts(model: ModelFacts, plan: Plan, groups: Sequence[WeightGroup]) -> Ex
     # What is read from disk crosses the link as well, where there is one.
     crossing = sum(source.nbytes for source in away) if plan.host is not None else on_host
     count = len(groups)
-    total = sum(source.nbytes for source in sources) / (model.itemsize * model.weight_scale)
+    total = float(sum(source.numbers for source in sources))
     return ExpertWork(count, max(1, model.experts_per_token), total / count, read / count, crossing / count)

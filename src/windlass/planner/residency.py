@@ -40,6 +40,8 @@ def keeping_order(groups: Sequence[WeightGroup]) -> list[ParameterSource]:
 
 def as_built(source: ParameterSource) -> int:
     """Bytes a source takes where it stays ready for use."""
+    if source.packed and source.direct:
+        return sum(round_up(fact.nbytes) for fact in source.tensors)
     return round_up(source.nbytes)
 
 

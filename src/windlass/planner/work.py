@@ -4,8 +4,6 @@ A multiplication and an addition count as two operations. Matrices count; norms,
 in the embedding do not: beside the matrices they are nothing.
 """
 
-from math import prod
-
 from windlass.facts.attention_shape import AttentionShape
 from windlass.facts.cache_shape import CacheShape
 from windlass.facts.model_facts import ModelFacts
@@ -105,16 +103,16 @@ def _share(model: ModelFacts, group: WeightGroup) -> int:
 
 
 def _numbers(source: ParameterSource) -> int:
-    return sum(prod(fact.shape) for fact in source.tensors)
+    return source.numbers
 
 
 def _is_matrix(source: ParameterSource) -> bool:
-    return len(source.tensors[0].shape) > 1 and not source.parameter.endswith("bias")
+    return len(source.shapes[0]) > 1 and not source.parameter.endswith("bias")
 
 
 def _is_bias_of_experts(source: ParameterSource, experts: int) -> bool:
     """Whether a source of a layer holds a row for each of its experts, which travel with the layer."""
-    shape = source.tensors[0].shape
+    shape = source.shapes[0]
     return len(shape) == 2 and shape[0] == experts and source.parameter.endswith("bias")
 
 

@@ -31,11 +31,10 @@ from collections.abc import Mapping
 
 import torch
 
+from windlass.facts.own_checkpoint import COLUMNS, ROWS, own_packing
 from windlass.facts.packing import Packing
 
-ROWS, COLUMNS = 16, 64
-INT4 = Packing("int4", bits=4, group=COLUMNS, row_step=ROWS)
-INT8 = Packing("int8", bits=8, group=COLUMNS, row_step=ROWS)
+INT4, INT8 = own_packing(4), own_packing(8)
 CODE_BYTES = {"int4": ROWS * COLUMNS // 2, "int8": ROWS * COLUMNS}
 BLOCK_BYTES = {name: codes + 4 * ROWS for name, codes in CODE_BYTES.items()}
 

@@ -1,0 +1,43 @@
+"""Products with packed matrices: rows are unpacked a tile at a time, next to the arithmetic, and multiplied at once.
+
+Legend: R rows of activations, N outputs, K inputs, n outputs of a tile.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from windlass.kernels.encodings.table import unpack_rows
+from windlass.kernels.packed_matrix import PackedMatrix
+from windlass.units import MIB
+
+TILE_BYTES = 4 * MIB
+"""Of unpacked numbers at a time: they are multiplied while they are in cache."""
+TILE_ROWS = 16
+"""Tiles are multiples of so many rows: no packing has taller blocks."""
+
+
+def packed_linear(matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
+    """x (..., K) times the transpose of the matrix (N, K) -> (..., N), in the dtype of x."""
+    rows, columns = matrix.shape
+    step = max(TILE_ROWS, TILE_BYTES // (columns * x.dtype.itemsize) // TILE_ROWS * TILE_ROWS)
+    flat = x.reshape(-1, columns)
+    out = flat.new_empty(len(flat), rows)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        out[:, start:stop] = F.linear(flat, unpack_rows(matrix, start, stop, x.dtype))
+    return head_order(matrix, out).view(*x.shape[:-1], rows)
+
+
+def dense(matrix: PackedMatrix, dtype: torch.dtype) -> torch.Tensor:
+    """All of it unpacked, (N, K), rows in the model's order: for what is no product."""
+    return head_order(matrix, unpack_rows(matrix, 0, matrix.shape[0], dtype).T).T.contiguous()
+
+
+def head_order(matrix: PackedMatrix, out: torch.Tensor) -> torch.Tensor:
+    """out (R, N) of rows as they lie -> in the model's order: within each head, first halves before second halves."""
+    if not matrix.heads:
+        return out
+    pairs = (
+        out.view(len(out), matrix.heads, -1, 2) if out.is_contiguous() else out.reshape(len(out), matrix.heads, -1, 2)
+    )
+    return pairs.transpose(2, 3).reshape(len(out), -1)
