@@ -14,7 +14,7 @@ from torch.nn import functional
 from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.backend import ProductChoice, choose_decode, choose_products
 from windlass.kernels.decode_plan import DecodeBlock, DecodePlan, DecodeWave
-from windlass.kernels.native.decode import native_decode
+from windlass.kernels.native.decode import MOST_VALUE_GROUPS, native_decode
 from windlass.kernels.native.library import NativeLibrary, native_library
 from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PageStore
@@ -46,11 +46,11 @@ def partial_decode(
     A sequence of which the plan reads nothing has out 0 and log-sum-exp -inf.
     """
     rows = query.shape[1] // store.key_heads
-    if isinstance(store, PackedPages):
+    if isinstance(store, PackedPages) and store.page.value_groups > MOST_VALUE_GROUPS:
         choice = choice or choose_products(query.dtype, query.device, rows)
     choice = choice or choose_decode(query.dtype, query.device, rows)
     library = native_library() if choice.name == "native" else None
-    if isinstance(library, NativeLibrary) and isinstance(store, PageStore):
+    if isinstance(library, NativeLibrary):
         return native_decode(library, query, store, plan.runs, rule)
     if plan.single:
         return _attend_block(query, store, plan.waves[0].blocks[0], rule, choice)

@@ -31,7 +31,7 @@ class DecodeJob(ctypes.Structure):
         )),
         *((name, ctypes.c_int64) for name in (
             "kind", "sequences", "runs", "heads", "key_heads", "page_tokens", "key_dim", "value_dim", "threads",
-            "scratch_size",
+            "scratch_size", "bits", "page_bytes", "key_scales_at", "values_at", "value_scales_at", "value_group",
         )),
         *((name, ctypes.c_float) for name in ("scaling", "softcap")),
     )  # fmt: skip
@@ -39,13 +39,15 @@ class DecodeJob(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeLibrary:
-    """`decode` fills what its job names, `scratch(G, Dk)` counts the floats of a thread, `says` is for people."""
+    """`decode` fills what its job names, `scratch(G, Dk)` counts the floats of a thread, `packed_scratch(G, Dk, bits)`
+    those for packed pages; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
     decode: Callable[[DecodeJob], None]
     scratch: Callable[[int, int], int]
+    packed_scratch: Callable[[int, int, int], int]
 
 
 @cache
@@ -80,10 +82,12 @@ def _load(path: Path, compiler: Compiler) -> NativeLibrary | Missing:
     decode, scratch, kinds = library.windlass_decode_attention, library.windlass_scratch, library.windlass_kinds()
     decode.argtypes, decode.restype = [ctypes.POINTER(DecodeJob)], None
     scratch.argtypes, scratch.restype = [ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
+    packed_scratch = library.windlass_packed_scratch
+    packed_scratch.argtypes, packed_scratch.restype = [ctypes.c_int64] * 3, ctypes.c_int64
     words = []
     for ask in (library.windlass_instructions, library.windlass_threads):
         ask.restype = ctypes.c_char_p
         words.append(ask().decode())
     dtypes = frozenset(dtype for dtype, kind in KINDS.items() if kinds >> kind & 1)
     says = f"{words[0]}, {words[1]}, compiled by {compiler.version or compiler.command[0]}"
-    return NativeLibrary(path, dtypes, says, lambda job: decode(ctypes.byref(job)), scratch)
+    return NativeLibrary(path, dtypes, says, lambda job: decode(ctypes.byref(job)), scratch, packed_scratch)
