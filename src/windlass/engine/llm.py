@@ -24,7 +24,6 @@ from windlass.engine.arguments import (
     read_switch,
     read_whole,
     refuse_for_a_shape,
-    refuse_what_is_to_come,
 )
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
@@ -43,6 +42,7 @@ from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
 from windlass.engine.verdicts import require_proven
 from windlass.errors import UsageError
+from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine_store import kept_machine
@@ -101,7 +101,7 @@ class LLM:
         on_progress: Callable[[Progress], None] | None = None,
         trace: Trace | None = None,
     ) -> None:
-        refuse_what_is_to_come(quantization, kv_cache_dtype)
+        check_quantization(quantization)
         self._offload_dir = read_folder("--offload-dir", offload_dir)
         name, dtype_asked = read_model(model), read_dtype(dtype)
         self._host_memory = read_memory("--host-memory", host_memory)
@@ -111,7 +111,7 @@ class LLM:
         self._seed = read_whole("seed", seed)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
-        brought = read_given_plan(plan, block_size, micro_batch_tokens)
+        brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
@@ -126,7 +126,7 @@ class LLM:
             check_choices(files, dtype_asked, longest)
             require_proven(files.text_config, unproven)
             files = files_run_as(quantization, files, self._on_progress)
-        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
+        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)

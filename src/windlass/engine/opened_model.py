@@ -1,6 +1,6 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.config_values import read_config_values
 from windlass.facts.generation_defaults import GenerationDefaults
@@ -138,9 +139,14 @@ def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> N
 
 
 def open_model(
-    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, target: Target = HOST
+    files: ModelFiles,
+    name: str,
+    dtype: str,
+    max_model_len: int | None,
+    target: Target = HOST,
+    cache_format: CacheFormat = AS_COMPUTED,
 ) -> OpenedModel:
-    """Opens a model for a target. `dtype` is "auto" or a name.
+    """Opens a model for a target. `dtype` is "auto" or a name, `cache_format` how keys and values will be kept.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
@@ -167,7 +173,7 @@ def open_model(
         renamed=renaming.destination,
         stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
-    facts, tokenizer = description.facts, files.tokenizer()
+    facts, tokenizer = replace(description.facts, cache_format=cache_format), files.tokenizer()
     return OpenedModel(
         folder=folder,
         facts=facts,

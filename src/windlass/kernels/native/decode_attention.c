@@ -24,6 +24,8 @@ struct decode {
     float *partial, *partial_log, *out, *log_sum; /* out (S, H, Dv), log_sum (S, H) */
     float *scratch;                               /* (threads, scratch_size) */
     int64_t kind, sequences, runs, heads, key_heads, page_tokens, key_dim, value_dim, threads, scratch_size;
+    /* Of packed pages, which lie in `keys` one after the other: bits of a code (else 0), and bytes. */
+    int64_t bits, page_bytes, key_scales_at, values_at, value_scales_at, value_group;
     float scaling, softcap; /* softcap 0 for none */
 };
 
@@ -239,6 +241,8 @@ static void attend_float32(const struct decode *job, int64_t run, int64_t head, 
 static void attend_bfloat16(const struct decode *job, int64_t run, int64_t head, float *scratch) {
     attend_item(job, run, head, scratch, BFLOAT16);
 }
+#include "packed_pages.h"
+
 #if HAS_FLOAT16
 static void attend_float16(const struct decode *job, int64_t run, int64_t head, float *scratch) {
     attend_item(job, run, head, scratch, FLOAT16);
@@ -249,6 +253,8 @@ static void attend(const void *given, int64_t item, int64_t member) {
     const struct decode *job = given;
     float *scratch = job->scratch + member * job->scratch_size;
     int64_t run = item / job->key_heads, head = item % job->key_heads;
+    if (job->bits == 8) return attend_int8(job, run, head, scratch);
+    if (job->bits == 4) return attend_int4(job, run, head, scratch);
     if (job->kind == FLOAT32) attend_float32(job, run, head, scratch);
     if (job->kind == BFLOAT16) attend_bfloat16(job, run, head, scratch);
 #if HAS_FLOAT16

@@ -24,7 +24,7 @@ class DecodeJob(ctypes.Structure):
         )),
         *((name, ctypes.c_int64) for name in (
             "kind", "sequences", "runs", "heads", "key_heads", "page_tokens", "key_dim", "value_dim", "threads",
-            "scratch_size",
+            "scratch_size", "bits", "page_bytes", "key_scales_at", "values_at", "value_scales_at", "value_group",
         )),
         *((name, ctypes.c_float) for name in ("scaling", "softcap")),
     )  # fmt: skip
@@ -32,13 +32,15 @@ class DecodeJob(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeLibrary:
-    """`decode` fills what its job names, `scratch(G, Dk)` counts the floats of a thread, `says` is for people."""
+    """`decode` fills what its job names, `scratch(G, Dk)` counts the floats of a thread, `packed_scratch(G, Dk, bits)`
+    those for packed pages; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
     decode: Callable[[DecodeJob], None]
     scratch: Callable[[int, int], int]
+    packed_scratch: Callable[[int, int, int], int]
 
 
 @cache
@@ -58,4 +60,8 @@ def _bound(loaded: Loaded | Missing) -> NativeLibrary | Missing:
     decode, scratch = loaded.functions.windlass_decode_attention, loaded.functions.windlass_scratch
     decode.argtypes, decode.restype = [ctypes.POINTER(DecodeJob)], None
     scratch.argtypes, scratch.restype = [ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
-    return NativeLibrary(loaded.path, loaded.dtypes, loaded.says, lambda job: decode(ctypes.byref(job)), scratch)
+    packed_scratch = loaded.functions.windlass_packed_scratch
+    packed_scratch.argtypes, packed_scratch.restype = [ctypes.c_int64] * 3, ctypes.c_int64
+    return NativeLibrary(
+        loaded.path, loaded.dtypes, loaded.says, lambda job: decode(ctypes.byref(job)), scratch, packed_scratch
+    )
