@@ -12,6 +12,7 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from foreign_formats import Packed, awq, fp8, gptq, packed_int, plain_int
 from windlass.facts.packing import Packing
+from windlass.kernels.encodings import strips
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.packed_matrix import PackedMatrix
 
@@ -56,14 +57,16 @@ CASES: dict[str, tuple[Packing, Pack]] = {
 
 
 class Sizes(TorchDispatchMode):
-    """Notes the most numbers that any operation computed (views of what is there do not count)."""
+    """Notes how many numbers each operation computed (views of what is there do not count)."""
 
-    largest = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor) and not func.is_view:
-            self.largest = max(self.largest, out.numel())
+            self.seen.append(out.numel())
         return out
 
 
@@ -84,13 +87,27 @@ def test_any_rows_are_the_numbers_of_the_definition(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_strips_make_the_same_numbers(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few numbers a strip may have, and no operation makes more than what one takes beside the tile itself."""
+    packing, pack = CASES[case]
+    packed = pack(96, 192, torch.Generator().manual_seed(3))
+    matrix = matrix_of(packing, packed)
+    monkeypatch.setattr(strips, "HOST_NUMBERS", 600)
+    with Sizes() as sizes:
+        rows = unpack_rows(matrix, 30, 70, torch.float32)
+    torch.testing.assert_close(rows, packed.dense[30:70], rtol=1e-6, atol=0)
+    sizes.seen.remove(40 * 192)  # the tile
+    assert max(sizes.seen) <= 64 * 40 + 192 * 8
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_only_the_rows_asked_for_are_read(case: str) -> None:
-    """The bytes of other rows may be anything: a tile never makes more than itself."""
+    """A tile never makes more than itself."""
     packing, pack = CASES[case]
     matrix = matrix_of(packing, pack(96, 192, torch.Generator().manual_seed(3)))
     with Sizes() as sizes:
         unpack_rows(matrix, 32, 40, torch.float32)
-    assert sizes.largest <= 32 * 192, "a tile of 8 rows made a tensor of more than 32"
+    assert max(sizes.seen) <= 32 * 192, "a tile of 8 rows made a tensor of more than 32"
 
 
 @pytest.mark.parametrize("scales", ["float32", "uint8", "float8_e8m0fnu"])

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 
 from windlass.facts.packing import Packing
+from windlass.kernels.encodings.strips import strips
 
 PER_WORD = 8
 ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
@@ -26,11 +27,15 @@ def unpack(
     `parts`: "codes" int32 (K, N / 8), "zeros" int32 (G, N / 8), "scales" (G, N). Only the words of those rows are read.
     """
     first, last = start // PER_WORD, -(-stop // PER_WORD)
-    rows = slice(start - first * PER_WORD, stop - first * PER_WORD)
-    codes = _columns(parts["codes"][:, first:last])[:, rows].unflatten(0, (-1, packing.group))  # (G, g, n)
-    codes -= _columns(parts["zeros"][:, first:last])[:, None, rows]
-    scales = parts["scales"][:, start:stop].float()
-    return codes.float().mul_(scales[:, None]).flatten(0, 1).T.to(dtype)
+    rows, size, device = slice(start - first * PER_WORD, stop - first * PER_WORD), packing.group, parts["codes"].device
+    zeros = _columns(parts["zeros"][:, first:last])[:, None, rows]
+    scales = parts["scales"][:, None, start:stop].float()
+    out = torch.empty(shape[1], stop - start, dtype=dtype, device=device)
+    for top, end in strips(0, shape[1], stop - start, size, device):
+        codes = _columns(parts["codes"][top:end, first:last])[:, rows].unflatten(0, (-1, size))  # (groups, g, n)
+        groups = slice(top // size, end // size)
+        out[top:end] = (codes - zeros[groups]).float().mul_(scales[groups]).flatten(0, 1)
+    return out.T
 
 
 def _columns(words: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from windlass.facts.packing import Packing
+from windlass.kernels.encodings.strips import strips
 
 # Of an exponent that is stored as a whole number.
 BIAS = 127
@@ -24,9 +25,13 @@ def unpack(
     """
     down, across = int(packing.option("row_block")), packing.group
     scales = _factors(parts["scales"]).reshape(-(-shape[0] // down), -(-shape[1] // across))
-    numbers = parts["codes"][start:stop].float()
-    of_rows = scales[torch.arange(start, stop, device=numbers.device) // down]  # (n, blocks along K)
-    return numbers.mul_(of_rows[..., None].expand(-1, -1, across).flatten(1)[:, : shape[1]]).to(dtype)
+    out = torch.empty(stop - start, shape[1], dtype=dtype, device=scales.device)
+    for top, end in strips(start, stop, shape[1], 1, scales.device):
+        numbers = parts["codes"][top:end].float()
+        of_rows = scales[torch.arange(top, end, device=scales.device) // down]  # (n, blocks along K)
+        numbers *= of_rows[..., None].expand(-1, -1, across).flatten(1)[:, : shape[1]]
+        out[top - start : end - start] = numbers
+    return out
 
 
 def _factors(scales: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import torch
 
 from windlass.facts.packing import Packing
-from windlass.kernels.encodings.bit_stream import codes_along, codes_down, words_of
+from windlass.kernels.encodings.bit_stream import WORD_BITS, codes_along, codes_down, words_of
+from windlass.kernels.encodings.strips import strips
 
 
 def unpack(
@@ -20,13 +21,17 @@ def unpack(
     `parts`: "codes" int32 (K b / 32, N), "zeros" int32 (G, N b / 32), "scales" (G, N), "groups" (K) or left out. Zero
     points wrap around: one that was 0 is stored as 2^b - 1 where they are stored less one.
     """
-    codes = codes_down(parts["codes"][:, start:stop], packing.bits)  # (K, n)
     first, last, begins = words_of(packing.bits, start, stop)
     stored = codes_along(parts["zeros"][:, first:last], packing.bits)[:, start - begins : stop - begins]
     zeros = (stored + int(packing.option("zero_shift"))) & ((1 << packing.bits) - 1)
-    groups = _groups(packing, parts, shape[1])
-    codes -= zeros[groups]
-    return codes.float().mul_(parts["scales"][:, start:stop].float()[groups]).T.to(dtype)
+    groups, scales = _groups(packing, parts, shape[1]), parts["scales"][:, start:stop].float()
+    out = torch.empty(shape[1], stop - start, dtype=dtype, device=zeros.device)
+    for top, end in strips(0, shape[1], stop - start, WORD_BITS, zeros.device):
+        words = parts["codes"][top * packing.bits // WORD_BITS : end * packing.bits // WORD_BITS, start:stop]
+        codes = codes_down(words, packing.bits)  # (k, n)
+        codes -= zeros[groups[top:end]]
+        out[top:end] = codes.float().mul_(scales[groups[top:end]])
+    return out.T
 
 
 def _groups(packing: Packing, parts: Mapping[str, torch.Tensor], columns: int) -> torch.Tensor:

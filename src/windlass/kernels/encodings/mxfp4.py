@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from windlass.facts.packing import Packing
+from windlass.kernels.encodings.strips import strips
 
 NUMBERS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 BIAS = 127
@@ -22,10 +23,14 @@ def unpack(
 
     `parts`: "codes" uint8 (N, K / 32, 16), the low half of a byte first; "scales" uint8 (N, K / 32).
     """
-    raw = parts["codes"][start:stop]
-    numbers = F.embedding(raw.int(), _pairs().to(raw.device)).flatten(2)  # (n, K / 32, 32)
-    factors = _powers().to(raw.device)[parts["scales"][start:stop].int()]
-    return (numbers * factors[..., None]).flatten(1).to(dtype)
+    device = parts["codes"].device
+    pairs, powers = _pairs().to(device), _powers().to(device)
+    out = torch.empty(stop - start, shape[1], dtype=dtype, device=device)
+    for top, end in strips(start, stop, shape[1], 1, device):
+        numbers = F.embedding(parts["codes"][top:end].int(), pairs).flatten(2)  # (n, K / 32, 32)
+        numbers *= powers[parts["scales"][top:end].int()][..., None]
+        out[top - start : end - start] = numbers.flatten(1)
+    return out
 
 
 def _pairs() -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from windlass.facts.packing import Packing
 from windlass.kernels.encodings.bit_stream import codes_along, words_of
+from windlass.kernels.encodings.strips import strips
 
 
 def unpack(
@@ -22,12 +23,23 @@ def unpack(
     `parts`: "codes" int32 (N, K b / 32) with 2^(b-1) added, or int8 (N, K); "scales" (N, G) or one in all; "zeros" int8
     like the scales, or int32 (ceil(N b / 32), G), or left out; "groups" (K) where groups do not follow each other.
     """
+    device, groups = parts["codes"].device, _order(parts)
+    out = torch.empty(stop - start, shape[1], dtype=dtype, device=device)
+    for top, end in strips(start, stop, shape[1], 1, device):
+        out[top - start : end - start] = _strip(packing, parts, shape, top, end, groups)
+    return out
+
+
+def _strip(
+    packing: Packing, parts: Mapping[str, torch.Tensor], shape: tuple[int, int], start: int, stop: int,
+    groups: torch.Tensor | None,
+) -> torch.Tensor:  # fmt: skip
+    """Rows start .. stop in float32."""
     numbers = _codes(packing, parts["codes"][start:stop])[:, : shape[1]].float()
     scales = _rows(parts["scales"], shape[0], start, stop).float()  # (n or 1, G)
-    groups = _order(parts)
     if "zeros" in parts:
         numbers -= _spread(_zeros(packing, parts["zeros"], shape[0], start, stop).float(), packing, groups, shape[1])
-    return numbers.mul_(_spread(scales, packing, groups, shape[1])).to(dtype)
+    return numbers.mul_(_spread(scales, packing, groups, shape[1]))
 
 
 def _codes(packing: Packing, stored: torch.Tensor) -> torch.Tensor:
