@@ -50,7 +50,7 @@ def _common(model: GgufModel) -> dict[str, Any]:
     rows = model.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in model.tensors else 0
     return {
         "hidden_size": hidden,
-        "intermediate_size": _each_layer(model, "feed_forward_length"),
+        "intermediate_size": _each_layer(model, "feed_forward_length", _whole(model, "expert_feed_forward_length", 0)),
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": _each_layer(model, "attention.head_count_kv", heads),
