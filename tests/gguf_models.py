@@ -159,6 +159,7 @@ def as_stored(values: np.ndarray, name: str, kind: str, config: PreTrainedConfig
 def describe(writer: gguf.GGUFWriter, config: PreTrainedConfig) -> None:
     """The metadata that llama.cpp's conversion writes of a config."""
     heads, rope = config.num_attention_heads, rope_of(config)
+    writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from gguf_models import ARCHITECTURES, gguf_beside
+from gguf_models import ARCHITECTURES, gguf_beside, the_same_model
 from windlass.errors import CheckpointError, ModelError, UnsupportedModel
 from windlass.facts.gguf_config import config_of
 from windlass.facts.gguf_model import GgufModel, read_gguf
@@ -30,6 +31,20 @@ def test_config_and_names_are_those_of_the_model_it_was_written_from(architectur
     dense = load_file(tmp_path / "dense" / "model.safetensors")
     tensors = tensors_of(model, found)
     assert {name: fact.shape for name, fact in tensors.items()} == {n: tuple(t.shape) for n, t in dense.items()}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "phi3"])
+def test_transformers_finds_the_same_numbers_in_these_files(architecture: str, tmp_path: Path) -> None:
+    """So the files of these tests are written as llama.cpp writes them, in names, order of rows and norms."""
+    gguf_beside(tmp_path, architecture, types=("Q8_0",))
+    config = AutoConfig.from_pretrained(tmp_path / "dense")  # of two of them transformers makes none that is right
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path, config=config, gguf_file="model.gguf", dtype=torch.float32
+    ).state_dict()
+    ours = the_same_model(tmp_path / "dense").state_dict()
+    assert theirs.keys() == ours.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-6)
 
 
 HOSTILE: dict[str, tuple[dict[str, object], type[ModelError], str]] = {

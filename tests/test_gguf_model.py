@@ -8,6 +8,7 @@ import torch
 
 from checkpoints import greedy_answers, random_prompts
 from gguf_models import ARCHITECTURES, gguf_beside, the_same_model
+from placements import any_plan, in_small_pages, placement
 from test_exactness import streamed
 from windlass.engine.llm import LLM
 from windlass.facts.gguf_types import PACKINGS
@@ -127,3 +128,15 @@ def test_a_description_is_that_of_the_opened_model(tmp_path: Path) -> None:
     with LLM(alone) as llm:
         assert describe_model(alone).groups == llm.opened.facts.groups
     assert describe_model(tmp_path).groups == describe_model(alone).groups
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mixtral"])
+def test_divided_over_a_device_host_memory_and_disk(
+    architecture: str, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    file = gguf_beside(tmp_path, architecture, types=("Q4_K", "Q6_K"))
+    choices: dict[str, Any] = {"dtype": "float32", "device": "sim", "gpu_memory": "256MiB"}
+    with LLM(file, **choices) as llm:
+        plan = in_small_pages(llm, any_plan(llm, prompts, TOKENS), placement(0.3, 0.4, 0.5), pass_tokens=19)
+    with LLM(file, plan=plan, **choices) as llm:
+        check(llm, tmp_path / "dense", prompts)

@@ -14,7 +14,7 @@ def end_ids(model: GgufModel) -> list[int]:
     """The end of the text first, if the file names it. Raises CheckpointError for values that make no sense."""
     keys = [f"tokenizer.ggml.{name}" for name in _NAMED]
     named = [model.whole(key) for key in keys if key in model.metadata]
-    kinds = model.numbers("tokenizer.ggml.token_type")
+    kinds = model.wholes("tokenizer.ggml.token_type")
     known = [
         token
         for token, (text, kind) in enumerate(zip(model.strings("tokenizer.ggml.tokens"), kinds, strict=False))

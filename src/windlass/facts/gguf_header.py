@@ -132,6 +132,8 @@ class _Reading:
     def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, shape, number of the type, offset) of one tensor."""
         name, dimensions = self._string(), self._number("I")
+        if not name.isprintable():
+            _refuse(self._file, f"a tensor has the name {name!r:.80}")
         if dimensions > _MOST_DIMENSIONS:
             _refuse(self._file, f"tensor {name!r} has {dimensions} dimensions, at most {_MOST_DIMENSIONS} are possible")
         sizes = tuple(self._number("Q") for _ in range(dimensions))

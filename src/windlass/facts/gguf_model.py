@@ -1,5 +1,6 @@
 """A model in GGUF files: one, or several numbered ones, each with a part of the tensors."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,20 @@ class GgufModel:
         if isinstance(value, str | int | float) or any(isinstance(item, str) for item in value):
             raise self._refusal(name, value, "an array of numbers")
         return [float(item) for item in value]
+
+    def wholes(self, name: str) -> list[int]:
+        """A value that must be an array of whole numbers; none where it is absent. Raises CheckpointError."""
+        numbers = self.numbers(name)
+        if not all(number.is_integer() for number in numbers):
+            raise self._refusal(name, self.metadata[name], "an array of whole numbers")
+        return [int(number) for number in numbers]
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        """A value that must be a finite number above 0. Raises CheckpointError."""
+        value = self.number(name, default)
+        if not 0 < value < math.inf:
+            raise self._refusal(name, value, "a number above 0")
+        return value
 
     def _refusal(self, name: str, value: object, wanted: str) -> CheckpointError:
         found = "is missing" if value is None else f"is {value!r:.60}"

@@ -11,18 +11,21 @@ from typing import Any
 
 from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_model import GgufModel
-from windlass.facts.tensor_fact import TensorFact
 
 _LOW, _HIGH, _ORIGINAL = 1.0, 4.0, 8192
 """low_freq_factor, high_freq_factor and original_max_position_embeddings of every Llama 3 that was published."""
 
 _MOST_DIVISORS = 4096
+_LARGEST_FLOAT32 = 3e38
 
 
 def rope_parameters(model: GgufModel, head_dim: int) -> dict[str, Any]:
     """Raises UnsupportedModel for a kind of stretching that is not known, CheckpointError for values of no sense."""
     kind = model.architecture
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": decimal(model.number(f"{kind}.rope.freq_base", 1e4))}
+    rope: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": decimal(model.positive(f"{kind}.rope.freq_base", 1e4)),
+    }
     rotated = model.whole(f"{kind}.rope.dimension_count", head_dim)
     if rotated != head_dim:
         rope["partial_rotary_factor"] = rotated / head_dim
@@ -35,9 +38,12 @@ def rope_parameters(model: GgufModel, head_dim: int) -> dict[str, Any]:
 
 def _by_formula(model: GgufModel) -> dict[str, Any]:
     kind = f"{model.architecture}.rope.scaling"
-    factor = decimal(model.number(f"{kind}.factor", model.number(f"{model.architecture}.rope.scale_linear", 1.0)))
-    name = model.text(f"{kind}.type", "linear" if factor != 1 else "none")
-    if name == "none" or factor in (0.0, 1.0):
+    key = f"{kind}.factor" if f"{kind}.factor" in model.metadata else f"{model.architecture}.rope.scale_linear"
+    if not model.number(key, 0.0):  # some files say 0 for none
+        return {}
+    factor = decimal(model.positive(key))
+    name = model.text(f"{kind}.type", "linear")
+    if name == "none" or factor == 1:
         return {}
     if name == "linear":
         return {"rope_type": "linear", "factor": factor}
@@ -51,15 +57,15 @@ def _by_formula(model: GgufModel) -> dict[str, Any]:
     rope["original_max_position_embeddings"] = model.whole(f"{kind}.original_context_length", int(context / factor))
     for theirs, ours in (("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")):
         if f"{kind}.{theirs}" in model.metadata:
-            rope[ours] = decimal(model.number(f"{kind}.{theirs}"))
-    attention = decimal(model.number(f"{kind}.attn_factor", 1.0))
+            rope[ours] = decimal(model.positive(f"{kind}.{theirs}"))
+    attention = decimal(model.positive(f"{kind}.attn_factor", 1.0))
     if attention != 1:
         rope["attention_factor"] = attention * (0.1 * math.log(factor) + 1)
     return rope
 
 
 def _by_divisors(model: GgufModel, theta: float, rotated: int) -> dict[str, Any]:
-    divisors = _floats(model.tensors["rope_freqs.weight"], rotated // 2)
+    divisors = _floats(model, "rope_freqs.weight", rotated // 2)
     factor = decimal(max(divisors))
     expected = _llama3_divisors(theta, rotated, factor)
     if all(math.isclose(one, other, rel_tol=1e-4) for one, other in zip(divisors, expected, strict=True)):
@@ -94,26 +100,28 @@ def _by_two_sets(model: GgufModel) -> dict[str, Any]:
     rotated = model.whole(f"{kind}.dimension_count")
     rope: dict[str, Any] = {
         "rope_type": "longrope",
-        "short_factor": _floats(model.tensors["rope_factors_short.weight"], rotated // 2),
-        "long_factor": _floats(model.tensors["rope_factors_long.weight"], rotated // 2),
+        "short_factor": _floats(model, "rope_factors_short.weight", rotated // 2),
+        "long_factor": _floats(model, "rope_factors_long.weight", rotated // 2),
         "original_max_position_embeddings": model.whole(f"{kind}.scaling.original_context_length"),
     }
     if f"{kind}.scaling.attn_factor" in model.metadata:
-        rope["attention_factor"] = decimal(model.number(f"{kind}.scaling.attn_factor"))
+        rope["attention_factor"] = decimal(model.positive(f"{kind}.scaling.attn_factor"))
     return rope
 
 
 def decimal(value: float) -> float:
     """The number that a maker wrote, of the float32 that was stored: 1e-06, not 9.999999974752427e-07."""
-    for digits in range(6, 10):
-        short = float(f"{value:.{digits}g}")
-        if math.isfinite(value) and struct.pack("<f", short) == struct.pack("<f", value):
-            return short
-    return value
+    if not abs(value) < _LARGEST_FLOAT32:
+        return value
+    shorter = (float(f"{value:.{digits}g}") for digits in range(6, 10))
+    return next((short for short in shorter if struct.pack("<f", short) == struct.pack("<f", value)), value)
 
 
-def _floats(fact: TensorFact, count: int) -> list[float]:
-    """The numbers of a small tensor. Raises CheckpointError where they are not `count` float32."""
+def _floats(model: GgufModel, name: str, count: int) -> list[float]:
+    """The numbers of a small tensor. Raises CheckpointError where it is missing or they are not `count` float32."""
+    fact = model.tensors.get(name)
+    if fact is None:
+        raise CheckpointError(f"{model.path} lacks the tensor {name}; fetch another file of the model")
     if fact.dtype != "F32" or fact.shape != (count,) or count > _MOST_DIVISORS:
         raise CheckpointError(
             f"{fact.file}: tensor {fact.name} is {fact.dtype} of shape {list(fact.shape)}, expected F32 of "

@@ -55,7 +55,7 @@ def vocabulary_of(model: GgufModel) -> GgufVocabulary | None:
     tokens = model.strings(f"{_KEY}tokens")
     if kind in ("none", "no_vocab") or not tokens:
         return None
-    scores, kinds = model.numbers(f"{_KEY}scores"), [int(k) for k in model.numbers(f"{_KEY}token_type")]
+    scores, kinds = model.numbers(f"{_KEY}scores"), model.wholes(f"{_KEY}token_type")
     for name, found in (("scores", scores), ("token_type", kinds)):
         if found and len(found) != len(tokens):
             raise CheckpointError(
