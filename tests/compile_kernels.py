@@ -64,6 +64,9 @@ def compile_unpacking() -> None:
     for name in launchers.GGUF_TYPES:
         launchers.unpack_gguf(name, torch.empty(4, 1, dtype=torch.uint8), (4, 256), torch.bfloat16)
 
+    codes, zeros, scales = (torch.empty(64, 16, dtype=t) for t in (torch.int32, torch.int32, torch.float16))
+    launchers.unpack_awq(codes, zeros[:2], scales.view(16, 64)[:2], 16, 64, torch.bfloat16)
+
 
 def compile_decode() -> None:
     reads = [PageRead(0, 0, 0, 64), PageRead(1, 0, 0, 9), PageRead(2, 2, 3, 64)]
