@@ -3,6 +3,9 @@
 They run in Triton's interpreter here; `make test-gpu` runs the same tests on a device.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,8 @@ from windlass.kernels.cuda.tile import SCRATCH_BYTES, Tile, product_tiles, row_t
 from windlass.kernels.cuda.tuning import Tuning
 from windlass.kernels.encodings.blocks import INT4, INT8, block_shape, join, unpack
 from windlass.kernels.packed_matrix import PackedMatrix
+
+ROOT = Path(__file__).resolve().parent.parent
 
 __all__ = ["bfloat16_as_devices_do"]
 
@@ -114,6 +119,38 @@ def test_gguf_is_unpacked_as_the_gguf_package_does(name: str, device: str) -> No
     for dtype in (torch.float32, torch.bfloat16):
         ours = launchers.unpack_gguf(name, rows.to(device), (5, 512), dtype)
         assert torch.equal(ours, expected.to(dtype))
+
+
+@DEVICES
+@pytest.mark.parametrize(("start", "stop"), [(0, 48), (16, 40)])
+def test_awq_is_unpacked_by_its_order_of_half_bytes(start: int, stop: int, device: str) -> None:
+    inputs, outputs, group = 96, 48, 32
+    codes = torch.randint(0, 16, (inputs, outputs))
+    zeros = torch.randint(0, 16, (inputs // group, outputs))
+    scales = torch.randn(inputs // group, outputs).half()
+    words = [_awq_words(part).to(device) for part in (codes, zeros)]
+    spread = [part.repeat_interleave(group, 0).float() for part in (zeros, scales)]
+    expected = ((codes - spread[0]) * spread[1]).T[start:stop].to(device)
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = launchers.unpack_awq(*words, scales.to(device), start, stop, dtype)
+        assert torch.equal(ours, expected.to(dtype))
+
+
+def _awq_words(codes: torch.Tensor) -> torch.Tensor:
+    """codes (k, N) -> int32 (k, N / 8)."""
+    ordered = codes.view(len(codes), -1, 8)[:, :, [0, 2, 4, 6, 1, 3, 5, 7]]
+    return sum(ordered[..., place] << 4 * place for place in range(8)).to(torch.int32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_every_kernel_compiles_for_a_device_that_need_not_be_there(capability: str, tmp_path: Path) -> None:
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment = plain | {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-W", "error", str(ROOT / "tests" / "compile_kernels.py"), capability]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "kernels of 10 names" in ran.stdout
 
 
 # --- which kernel a product takes -----------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from windlass.kernels.cuda.tile import Tile
 def _one_row_kernel(
     words: tl.tensor, x: tl.tensor, out: tl.tensor,
     N: tl.tensor, K: tl.tensor, block_columns: tl.tensor, share: tl.tensor,
-    BITS: tl.constexpr, STRIPS: tl.constexpr, BLOCKS: tl.constexpr,
+    BITS: tl.constexpr, STRIPS: tl.constexpr, BLOCKS: tl.constexpr, STAGES: tl.constexpr,
 ) -> None:  # fmt: skip
     UNITS: tl.constexpr = 4 * BITS
     WIDTH: tl.constexpr = 64 // UNITS
@@ -34,7 +34,7 @@ def _one_row_kernel(
     row_words = words + strip.to(tl.int64) * block_columns * WORDS + pair % PAIRS
     even = tl.zeros((STRIPS * PAIRS, BLOCKS, UNITS), tl.float32)
     odd = tl.zeros((STRIPS * PAIRS, BLOCKS, UNITS), tl.float32)
-    for start in range(first, stop, BLOCKS):
+    for start in tl.range(first, stop, BLOCKS, num_stages=STAGES):
         block = start + tl.arange(0, BLOCKS)[None, :, None]
         there = inside & (block < stop)
         here = row_words + block * WORDS
@@ -73,7 +73,8 @@ def one_row(words: torch.Tensor, x: torch.Tensor, shape: tuple[int, int], tile: 
     out = x.new_empty(shares, rows, dtype=x.dtype if shares == 1 else torch.float32)
     grid = (-(-strips // tile.strips), shares)
     _one_row_kernel[grid](
-        words, x, out, rows, columns, block_columns, share, BITS=bits, STRIPS=tile.strips, BLOCKS=tile.blocks,
-        num_warps=tile.warps, num_stages=tile.stages, enable_fp_fusion=True,
+        words, x, out, rows, columns, block_columns, share,
+        BITS=bits, STRIPS=tile.strips, BLOCKS=tile.blocks, STAGES=tile.stages,
+        num_warps=tile.warps, enable_fp_fusion=True,
     )  # fmt: skip
     return out if shares == 1 else out.sum(0, keepdim=True).to(x.dtype)

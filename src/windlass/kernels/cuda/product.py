@@ -60,7 +60,7 @@ class Product:
     def unpack(self, matrix: PackedMatrix, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
         """Rows start .. stop, `start` a multiple of 16 -> (stop - start, K) in `dtype`; the same numbers as torch's."""
         name = matrix.packing.name
-        if not (name in OWN | self._launchers.GGUF_TYPES and _readable(matrix)):
+        if not (name in OWN | {"awq"} | self._launchers.GGUF_TYPES and _readable(matrix)):
             return unpack_rows(matrix, start, stop, dtype)
         kernel, plain = (partial(unpack, matrix, start, stop, dtype) for unpack in (self._by_kernel, unpack_rows))
         return self._guard.tried(f"the unpacking of {name} to {dtype}", kernel, plain)
@@ -88,6 +88,9 @@ class Product:
         return out
 
     def _by_kernel(self, matrix: PackedMatrix, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+        if matrix.packing.name == "awq":
+            codes, zeros, scales = (matrix.parts[role] for role in ("codes", "zeros", "scales"))
+            return self._launchers.unpack_awq(codes, zeros, scales, start, stop, dtype)
         shape = (stop - start, matrix.shape[1])
         if matrix.packing.name in OWN:
             return self._launchers.unpack_blocks(_words(matrix)[start // ROWS : -(-stop // ROWS)], shape, dtype)
@@ -107,9 +110,11 @@ def product_on(device: torch.device) -> Product:
 
 def _readable(matrix: PackedMatrix) -> bool:
     """Whether the bytes lie where a kernel can read them as the words that they are made of."""
-    (part,) = matrix.parts.values()
     step = 4 if matrix.packing.name in OWN else 2
-    return part.is_contiguous() and part.storage_offset() * part.itemsize % step == 0 and part.data_ptr() % step == 0
+    return all(
+        part.is_contiguous() and part.storage_offset() * part.itemsize % step == 0 and part.data_ptr() % step == 0
+        for part in matrix.parts.values()
+    )
 
 
 def _words(matrix: PackedMatrix) -> torch.Tensor:

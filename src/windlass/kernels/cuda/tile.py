@@ -41,14 +41,16 @@ def product_tiles(shape: tuple[int, int], count: int, itemsize: int, multiproces
 
 
 def _by_rows(count: int, itemsize: int) -> Sequence[Tile]:
+    """Warps that divide a tile's rows of the matrix, so that none is unpacked twice."""
     if itemsize == 4:  # products without tensor cores hold more in registers
         return Tile(4, x_rows=16), Tile(2, x_rows=16)
-    if count <= 32:
-        x_rows = 16 if count <= 16 else 32
-        return tuple(Tile(strips, x_rows=x_rows, stages=stages) for strips, stages in ((8, 4), (4, 4), (4, 6), (8, 6)))
-    if count <= 128:
-        return Tile(8, x_rows=64, stages=4), Tile(4, x_rows=64, stages=4), Tile(16, x_rows=64, warps=8)
-    return Tile(8, x_rows=64, stages=4), Tile(16, x_rows=64, warps=8), Tile(8, x_rows=128, warps=8, stages=4)
+    if count > 32:
+        return Tile(8, x_rows=64, stages=4), Tile(16, x_rows=64, warps=8)
+    x_rows = 16 if count <= 16 else 32
+    return (
+        Tile(8, x_rows=x_rows, stages=4), Tile(4, x_rows=x_rows, warps=2, stages=4), Tile(8, x_rows=x_rows, stages=6),
+        Tile(16, x_rows=x_rows, warps=8),
+    )  # fmt: skip
 
 
 def _shared(tile: Tile, shape: tuple[int, int], count: int, wanted: int, least_blocks: int) -> Tile:
