@@ -80,7 +80,15 @@ def rates(
     flat = RateCurve(((1, memory_rate * attention), (8, memory_rate * attention)))
     prompts = RateCurve(((64, flops / 4), (1024, flops / 2)))
     return ComputeRates(
-        name, memory, memory_rate, {"bfloat16": curve}, {"bfloat16": prompts}, {"bfloat16": flat}, step, memory_rate / 4
+        name,
+        memory,
+        memory_rate,
+        {"bfloat16": curve},
+        {"bfloat16": prompts},
+        {"bfloat16": flat},
+        step,
+        memory_rate / 4,
+        packed_matmul={"int4": RateCurve(((1, 2 * few), (64, flops / 2), (4096, flops)))},
     )
 
 

@@ -13,7 +13,6 @@ class ModelFacts:
     """A decoder as the planner sees it. Bytes are of the compute dtype; `row_bytes` is one token's hidden state.
 
     `cache_shapes` maps a layer index to what it stores; layers that share keys and values are absent.
-    `weight_scale` is what weights take beside the compute dtype: 1.0, less where they are imagined in fewer bits.
     `attention_shapes` says how each layer attends, `experts_per_token` how many routed experts a token wants in a layer
     that has some. `cache_format` is how keys and values are kept.
     """
@@ -30,8 +29,12 @@ class ModelFacts:
     cache_shapes: tuple[tuple[int, CacheShape], ...]
     attention_shapes: tuple[tuple[int, AttentionShape], ...] = ()
     experts_per_token: int = 0
-    weight_scale: float = 1.0
     cache_format: CacheFormat = AS_COMPUTED
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether any of its weights are stored in fewer bits than they are computed in."""
+        return any(source.packed for group in self.groups for source in group.sources)
 
     @property
     def weight_bytes(self) -> int:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from windlass.facts.attention_shape import AttentionShape
 from windlass.facts.cache_shape import CacheShape
 from windlass.facts.model_facts import ModelFacts
+from windlass.facts.packed_numbers import PackedNumbers, packed_numbers
 from windlass.facts.plan import Plan, Slice
 from windlass.facts.weight_group import WeightGroup
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertWork:
-    """The routed experts of a layer: `count` of `parameters` each, `wanted` by a row.
+    """The routed experts of a layer: `count` of `parameters` each, `packed` of them in fewer bits, `wanted` by a row.
 
     Of an expert `disk_bytes` are read and `host_bytes` cross the link each time it is used, on average.
     """
@@ -27,6 +28,7 @@ class ExpertWork:
     parameters: float
     disk_bytes: float
     host_bytes: float
+    packed: tuple[PackedNumbers, ...] = ()
 
     def distinct(self, rows: float) -> float:
         """How many different experts `rows` rows want, if each row chooses at random: E (1 - (1 - k/E)^r)."""
@@ -35,7 +37,8 @@ class ExpertWork:
 
 @dataclass(frozen=True, slots=True)
 class SliceWork:
-    """One slice. `parameters` of it (experts apart) multiply every row, `projections` of them before attention.
+    """One slice. `parameters` of it (experts apart) multiply every row, `projections` of them before attention; of all
+    of them `packed` lie in fewer bits.
 
     A token leaves `cache_bytes` of keys and values here (0 for a head, and for a layer that stores nothing itself);
     `attended_bytes` are read of each token attended to, by `sharing` query heads a key head, and `rebuild_flops` spent
@@ -54,6 +57,7 @@ class SliceWork:
     attention: AttentionShape | None
     experts: ExpertWork | None
     converted_bytes: int
+    packed: tuple[PackedNumbers, ...] = ()
 
 
 def slice_works(model: ModelFacts, plan: Plan) -> tuple[SliceWork, ...]:
@@ -109,6 +113,7 @@ def _slice_work(
             for source in group.sources
             if not source.direct and source.key not in plan.resident
         ),
+        packed=packed_numbers(group.sources),
     )
 
 
@@ -135,4 +140,5 @@ def _experts(model: ModelFacts, plan: Plan, groups: Sequence[WeightGroup]) -> Ex
     crossing = sum(source.nbytes for source in away) if plan.host is not None else on_host
     count = len(groups)
     total = float(sum(source.numbers for source in sources))
-    return ExpertWork(count, max(1, model.experts_per_token), total / count, read / count, crossing / count)
+    packed = packed_numbers(sources, 1 / count)
+    return ExpertWork(count, max(1, model.experts_per_token), total / count, read / count, crossing / count, packed)

@@ -25,6 +25,8 @@ LARGEST_BLOCK = 512
 FIXED_SCRATCH = 48 * MIB
 # Logits of a few rows at a time in the model's format and in float32, and what sums over them.
 SCORING_SCRATCH = 64 * MIB
+# A tile of packed weights and what unpacking it takes: 40 MiB where torch does it, next to nothing in a kernel.
+PACKED_SCRATCH = 40 * MIB
 # As if the offload folder had all the room there can be.
 ANY_ROOM = 1 << 62
 # What interpreter and libraries hold differs by a few MiB from run to run; advice has to hold in the next one too.
@@ -150,7 +152,7 @@ def divided(model: ModelFacts, workload: Workload, demands: Demands, division: D
         # Of a row that rests on the host, the device holds two micro-batches coming and two going.
         row=int((4 * demands.micro_batch_tokens if row_on_host else pass_tokens) * model.row_bytes * demands.rows_held),
         activations=demands.activations,
-        scratch=FIXED_SCRATCH + _logits_bytes(model, workload, block) + (spilling if alone else 0),
+        scratch=_scratch(model, workload, block) + (spilling if alone else 0),
     )
     resident, bill = keep(model, fixed, not alone, division.ring_slices)
     plan = Plan(
@@ -172,9 +174,10 @@ def divided(model: ModelFacts, workload: Workload, demands: Demands, division: D
     return plan if alone else _with_host(model, demands, plan, division, spilling)
 
 
-def _logits_bytes(model: ModelFacts, workload: Workload, block: int) -> int:
-    """Bytes for the logits that a pass wants and what draws from them, or sums over them."""
-    return max(4 * 4 * model.vocab_size * block, SCORING_SCRATCH if workload.scored else 0)
+def _scratch(model: ModelFacts, workload: Workload, block: int) -> int:
+    """Bytes for the logits that a pass wants and what draws from them or sums over them, and for a tile of weights."""
+    logits = max(4 * 4 * model.vocab_size * block, SCORING_SCRATCH if workload.scored else 0)
+    return FIXED_SCRATCH + logits + (PACKED_SCRATCH if model.is_packed else 0)
 
 
 def _with_host(model: ModelFacts, demands: Demands, plan: Plan, division: Division, spilling: int) -> Plan:
