@@ -16,11 +16,21 @@ enum { VALUE_GROUPS = 16 }; /* more groups of a value are taken VALUE_GROUPS at 
 
 INLINE int parts_of(int bits) { return bits == 8 ? 1 : 2; }
 
-/* LANES bytes -> the codes of each part. What lies behind a row is finite, and is multiplied by 0. */
-INLINE void codes_of(const uint8_t *at, int bits, floats *codes) {
+INLINE ints wide_bytes(const uint8_t *at) {
+#if defined(__AVX512F__)
+    return (ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)at));
+#elif defined(__AVX2__)
+    return (ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)at));
+#else
     bytes packed;
     memcpy(&packed, at, sizeof packed);
-    ints wide = __builtin_convertvector(packed, ints);
+    return __builtin_convertvector(packed, ints);
+#endif
+}
+
+/* LANES bytes -> the codes of each part. What lies behind a row is finite, and is multiplied by 0. */
+INLINE void codes_of(const uint8_t *at, int bits, floats *codes) {
+    ints wide = wide_bytes(at);
     codes[0] = __builtin_convertvector(bits == 8 ? wide : wide & 15, floats);
     if (bits != 8) codes[1] = __builtin_convertvector(wide >> 4, floats);
 }
@@ -252,8 +262,7 @@ INLINE void attend_packed_item(const struct decode *job, int64_t run, int64_t he
     for (int64_t g = 0; g < group; g++) largest[g] = -INFINITY, total[g] = 0.0f;
     int64_t end = job->run_first[run + 1];
     for (int64_t read = job->run_first[run]; read < end; read++) {
-        struct packed_tile tile;
-        tile.page = packed_head_of(job, read, head, bits);
+        struct packed_tile tile = {.page = packed_head_of(job, read, head, bits)};
         scale_queries(job, &tile.page, query, group, scaled, offset, bits);
         for (tile.slot = job->start[read]; tile.slot < job->stop[read]; tile.slot += TILE) {
             int64_t left = job->stop[read] - tile.slot;
