@@ -28,8 +28,7 @@ class PackedTensor:
     @property
     def parameter_shape(self) -> tuple[int, ...]:
         """The shape of the parameter that it makes."""
-        *leading, rows, columns = self.shape
-        return (*leading, columns, rows) if self.transposed else self.shape
+        return (*self.shape[:-2], *self.shape[:-3:-1]) if self.transposed else self.shape
 
     @property
     def facts(self) -> tuple[TensorFact, ...]:
