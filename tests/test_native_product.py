@@ -14,6 +14,7 @@ from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, ROWS, block_s
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native import loading
 from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from windlass.kernels.native.loading import SHARED_WORK
 from windlass.kernels.native.product import ProductLibrary, build_product, native_product, product_library
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.kernels.packed_product import packed_linear
@@ -103,7 +104,8 @@ def test_rounding_is_that_of_the_result_alone(library: ProductLibrary, packing: 
 @BOTH
 @EACH_DTYPE
 def test_the_number_of_threads_changes_no_bit(library: ProductLibrary, packing: Packing, dtype: torch.dtype) -> None:
-    matrix = random_matrix(packing, 200, 300)
+    matrix = random_matrix(packing, 900, 300)
+    assert 900 * 300 >= SHARED_WORK
     for rows in (1, 8, 9, 270):
         results = []
         for threads in (1, 2, 5):
@@ -216,7 +218,7 @@ def test_types_of_gguf_err_at_most_twice_as_torch_does(
 
 @EACH_TYPE
 def test_types_of_gguf_do_not_depend_on_the_number_of_threads(wide_library: ProductLibrary, name: str) -> None:
-    matrix = gguf_matrix(name, 200, 2)
+    matrix = gguf_matrix(name, 1100, 256 // TYPES[name][0])
     for rows in (1, 30):
         results = []
         for threads in (1, 2, 5):

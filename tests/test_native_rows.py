@@ -51,7 +51,7 @@ def test_products_err_at_most_twice_as_torch_does(library: RowsLibrary, name: st
 
 @EACH_TYPE
 def test_the_number_of_threads_changes_no_bit(library: RowsLibrary, name: str) -> None:
-    matrix, x = gguf_matrix(name, 50, 2), torch.ones(3, 2 * TYPES[name][0])
+    matrix, x = gguf_matrix(name, 1100, 256 // TYPES[name][0]), torch.ones(3, 256)
     results = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)

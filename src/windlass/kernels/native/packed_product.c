@@ -30,7 +30,7 @@ enum { FEW = 8, SIDE = 2 };
 #else
 enum { FEW = 4, SIDE = 1 };
 #endif
-enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 4096 };
+enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 4096, ALONE = 1 << 15 };
 
 /* What a call is given; windlass/kernels/native/product.py fills the same fields. */
 struct product {
@@ -355,7 +355,7 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
 /* Fills y. Formats other than int4 and int8 need at least 16 outputs. */
 EXPORT void windlass_packed_product(const struct product *job) {
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
-    share_out(job, lay_group, groups, job->threads);
+    share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
     if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_row, high, job->threads);
     else share_out(job, multiply_blocks, across(high, SIDE) * across(groups, GROUPS), job->threads);
 }

@@ -16,7 +16,7 @@ import torch
 
 from windlass.kernels.encodings.blocks import BLOCK_BYTES, block_shape, codebooks
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.loading import KINDS, Loaded, load, load_here
+from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 from windlass.kernels.native.rows import TYPES
 from windlass.kernels.packed_matrix import PackedMatrix
 
@@ -77,7 +77,8 @@ def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tenso
         return y
     job = ProductJob(
         x.data_ptr(), blocks.data_ptr(), books.data_ptr(), y.data_ptr(), None,
-        KINDS[x.dtype], library.formats[matrix.packing.name], len(x), columns, outputs, torch.get_num_threads(),
+        KINDS[x.dtype], library.formats[matrix.packing.name], len(x), columns, outputs,
+        threads_for(outputs * columns, len(x)),
     )  # fmt: skip
     scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
     job.laid = scratch.data_ptr()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.loading import KINDS, Loaded, load, load_here
+from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 from windlass.kernels.packed_matrix import PackedMatrix
 
 SOURCE = "packed_rows.c"
@@ -93,7 +93,7 @@ def _fill(
         RowsJob(
             blocks.data_ptr() + start * row_bytes, None if x is None else x.data_ptr(), y.data_ptr(),
             KINDS[y.dtype], library.types[name], 0 if x is None else len(x), columns, stop - start,
-            torch.get_num_threads(),
+            threads_for((stop - start) * columns, len(y)),
         )
     )  # fmt: skip
 
