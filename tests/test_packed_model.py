@@ -23,17 +23,18 @@ def prompts() -> list[list[int]]:
     return random_prompts(*LENGTHS)
 
 
-@pytest.fixture(params=[INT4, INT8], ids=lambda packing: packing.name)
-def packing(request: pytest.FixtureRequest) -> Packing:
-    return request.param
+CASES: tuple[tuple[str, Packing], ...] = (
+    ("llama", INT4), ("llama", INT8), ("phi3", INT4), ("mixtral", INT4), ("qwen3_moe", INT8),
+)  # fmt: skip
 
 
-@pytest.fixture(params=["llama", "phi3", "qwen2", "mixtral", "qwen3_moe"])
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].name}", scope="module")
 def checkpoint(
-    request: pytest.FixtureRequest, packing: Packing, prompts: list[list[int]], tmp_path: Path
+    request: pytest.FixtureRequest, prompts: list[list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[list[int]]]:
     """The packed folder, and what transformers answers from the same numbers."""
-    dense = save(random_model(request.param), tmp_path / "dense")
+    architecture, packing = request.param
+    dense = save(random_model(architecture), tmp_path_factory.mktemp("packed") / "dense")
     folder = write_packed(dense, packing)
     model = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32).eval()
     return folder, greedy_answers(model, prompts, TOKENS)
