@@ -3,7 +3,17 @@
 import runpy
 import sys
 
-NAMES = ("offload", "prefill", "cache", "resident", "tiers", "forecast", "flexgen_published", "packed", "packed_products")
+NAMES = (
+    "offload",
+    "prefill",
+    "cache",
+    "resident",
+    "tiers",
+    "forecast",
+    "flexgen_published",
+    "packed",
+    "packed_products",
+)
 
 
 def main() -> None:

@@ -23,17 +23,20 @@ from windlass.kernels.packed_product import packed_linear, unpacked
 ROW_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 WALKED = 96 << 20
 """Bytes of packed matrices that take turns: more than caches hold."""
+LONGEST = 2.0
 TILES = PackedChoice("tiles", "unpacked by tiles, multiplied by torch")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, help="as many as torch takes by itself")
     parser.add_argument("--outputs", type=int, default=4096)
     parser.add_argument("--inputs", type=int, default=4096)
     parser.add_argument("--packings", nargs="+", default=["int4", "int8", "Q4_0", "Q4_K", "Q6_K", "Q8_0"])
     parser.add_argument("--rows", type=int, nargs="+", default=ROW_COUNTS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads or torch.get_num_threads())
     shape = (options.outputs, options.inputs)
     memory, arithmetic = memory_rate(options.rounds), arithmetic_rate(options.rounds)
     print(
@@ -117,15 +120,15 @@ def verify(out: torch.Tensor, matrix: PackedMatrix, x: torch.Tensor) -> None:
 
 
 def best(calls: Sequence[Callable[[], torch.Tensor]], rounds: int) -> float:
-    """Seconds of one call: the best of all, each made once a round."""
-    for call in calls[:1]:
+    """Seconds of one call: the best of all, each made once a round, until LONGEST seconds have gone by."""
+    calls[0]()
+    times: list[float] = []
+    for call in [*calls] * rounds:
+        start = time.perf_counter()
         call()
-    times = []
-    for _ in range(rounds):
-        for call in calls:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - start)
+        if sum(times) > LONGEST:
+            break
     return min(times)
 
 
