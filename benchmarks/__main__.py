@@ -12,6 +12,7 @@ NAMES = (
     "forecast",
     "flexgen_published",
     "packed",
+    "packed_products",
     "quantize",
     "quality",
     "cuda_products",

@@ -7,12 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gguf_blocks import TYPES, gguf_matrix, gguf_numbers
 from windlass.facts.packing import Packing
 from windlass.kernels.backend import PackedChoice, choose_packed
 from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, ROWS, block_shape, join
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native import loading
 from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from windlass.kernels.native.loading import SHARED_WORK
 from windlass.kernels.native.product import ProductLibrary, build_product, native_product, product_library
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.kernels.packed_product import packed_linear
@@ -20,9 +22,9 @@ from windlass.settings import c_compiler
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BOTH = pytest.mark.parametrize("packing", [INT4, INT8], ids=lambda packing: packing.name)
+EACH_TYPE = pytest.mark.parametrize("name", TYPES)
 EACH_DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 TILES = PackedChoice("tiles", "for comparison")
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,8 @@ def test_rounding_is_that_of_the_result_alone(library: ProductLibrary, packing: 
 @BOTH
 @EACH_DTYPE
 def test_the_number_of_threads_changes_no_bit(library: ProductLibrary, packing: Packing, dtype: torch.dtype) -> None:
-    matrix = random_matrix(packing, 200, 300)
+    matrix = random_matrix(packing, 900, 300)
+    assert 900 * 300 >= SHARED_WORK
     for rows in (1, 8, 9, 270):
         results = []
         for threads in (1, 2, 5):
@@ -166,9 +169,12 @@ def test_blocks_that_are_too_few_are_not_read(library: ProductLibrary) -> None:
 
 
 def test_the_choice_says_which_instructions_or_why_not(library: ProductLibrary) -> None:
-    assert choose_packed("int4", CPU) == PackedChoice("fused", library.says)
-    assert choose_packed("int4", torch.device("meta")).name == choose_packed("awq", CPU).name == "tiles"
-    assert "awq" in choose_packed("awq", CPU).reason
+    matrix = random_matrix(INT4, 32, 64)
+    assert choose_packed(matrix, 1) == PackedChoice("fused", library.says)
+    elsewhere = PackedMatrix(INT4, matrix.shape, {"blocks": matrix.parts["blocks"].to("meta")})
+    other = PackedMatrix(Packing("awq", 4, 128), matrix.shape, matrix.parts)
+    for choice in (choose_packed(elsewhere, 1), choose_packed(other, 1)):
+        assert choice.name == "tiles" and "no kernel for" in choice.reason
 
 
 @BOTH
@@ -178,6 +184,57 @@ def test_without_the_kernel_tiles_give_the_same(packing: Packing, dtype: torch.d
     x = activations(5, 200, dtype)
     wanted = exact(matrix, x)
     assert rms(packed_linear(matrix, x, TILES) - wanted) <= 1.01 * rms(F.linear(x, numbers(matrix, dtype)) - wanted)
+
+
+# --- GGUF's types: as products, what the gguf package unpacks -----------------------------------------------------
+
+
+def check_type(library: ProductLibrary, matrix: PackedMatrix, dtype: torch.dtype, row_counts: Iterable[int]) -> None:
+    """As `check_product`, against the gguf package's numbers."""
+    weight = gguf_numbers(matrix)
+    for rows in row_counts:
+        x = activations(rows, matrix.shape[1], dtype)
+        wanted, ours = x.double() @ weight.double().T, native_product(library, matrix, x)
+        luck = torch.finfo(torch.float32).eps / 4 * rms(x.double().abs() @ weight.double().T.abs())
+        assert ours.dtype == dtype
+        assert rms(ours - wanted) <= 2 * rms(F.linear(x, weight.to(dtype)) - wanted) + luck, rows
+
+
+@pytest.fixture(scope="module")
+def wide_library(library: ProductLibrary) -> ProductLibrary:
+    if "Q4_K" not in library.formats:
+        pytest.skip("this processor has no AVX-512")
+    return library
+
+
+@EACH_TYPE
+@EACH_DTYPE
+@pytest.mark.parametrize("shape", [(16, 1), (37, 3), (80, 5)], ids=str)
+def test_types_of_gguf_err_at_most_twice_as_torch_does(
+    wide_library: ProductLibrary, name: str, dtype: torch.dtype, shape: tuple[int, int]
+) -> None:
+    check_type(wide_library, gguf_matrix(name, *shape), dtype, (1, 2, 3, 8, 9, 20))
+
+
+@EACH_TYPE
+def test_types_of_gguf_do_not_depend_on_the_number_of_threads(wide_library: ProductLibrary, name: str) -> None:
+    matrix = gguf_matrix(name, 1100, 256 // TYPES[name][0])
+    for rows in (1, 30):
+        results = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(native_product(wide_library, matrix, activations(rows, matrix.shape[1], torch.float32)))
+        assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_fewer_rows_than_are_unpacked_together_go_another_way(wide_library: ProductLibrary) -> None:
+    matrix, x = gguf_matrix("Q4_K", 15, 1), activations(3, 256, torch.float32)
+    assert not wide_library.multiplies(matrix)
+    assert choose_packed(matrix, 3).name == "by_row" and choose_packed(matrix, 300).name == "tiles"
+    for rows in (3, 300):
+        x = activations(rows, 256, torch.float32)
+        wanted = x.double() @ gguf_numbers(matrix).double().T
+        assert (packed_linear(matrix, x) - wanted).abs().max() < 1e-6 * wanted.abs().max()
 
 
 # --- other processors, other threads ------------------------------------------------------------------------------
@@ -208,3 +265,10 @@ def test_other_processors_and_threads_give_the_same(other_library: ProductLibrar
         matrix = random_matrix(packing, *shape)
         for dtype in DTYPES:
             check_product(other_library, matrix, dtype, (1, 3, 4, 5, 8, 9, 70))
+
+
+@pytest.mark.slow
+def test_other_processors_multiply_gguf_or_leave_it(other_library: ProductLibrary) -> None:
+    for name in set(TYPES) & set(other_library.formats):
+        for dtype in DTYPES:
+            check_type(other_library, gguf_matrix(name, 37, 3), dtype, (1, 9))

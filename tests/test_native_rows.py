@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ def test_products_err_at_most_twice_as_torch_does(library: RowsLibrary, name: st
 
 @EACH_TYPE
 def test_the_number_of_threads_changes_no_bit(library: RowsLibrary, name: str) -> None:
-    matrix, x = gguf_matrix(name, 50, 2), torch.ones(3, 2 * TYPES[name][0])
+    matrix, x = gguf_matrix(name, 1100, 256 // TYPES[name][0]), torch.ones(3, 256)
     results = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
@@ -70,10 +71,9 @@ def test_bytes_that_are_too_few_are_not_read(library: RowsLibrary) -> None:
         native_rows(library, PackedMatrix(matrix.packing, (5, 256), matrix.parts), 0, 5, torch.float32)
 
 
-def test_the_types_of_the_source_are_those_named_here(library: RowsLibrary) -> None:
-    assert {name: (kind.numbers, kind.nbytes) for name, kind in library.types.items()} == {
-        name: sizes[:2] for name, sizes in TYPES.items()
-    }
+def test_the_sizes_of_blocks_are_ggufs() -> None:
+    kinds = {name: gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]] for name in rows_file.TYPES}
+    assert rows_file.TYPES == kinds
     assert set(rows_file.TYPES) == set(TYPES)
 
 

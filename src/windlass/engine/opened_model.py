@@ -24,7 +24,7 @@ from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
-from windlass.kernels.native.product import product_library
+from windlass.kernels.packed_product import prepare_products
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
 from windlass.model.config_file import config_of_values, plain_config, read_config
@@ -116,7 +116,7 @@ def read_files(folder: Path) -> ModelFiles:
     config = read_config(folder)
     checkpoint = packed_checkpoint(folder, read_config_values(folder), partial(read_checkpoint, folder))
     if any(isinstance(tensor, PackedTensor) for tensor in checkpoint.tensors.values()):
-        product_library()  # a compiler may run, so before the budget's memory is taken
+        prepare_products()  # a compiler may run, so before the budget's memory is taken
     return ModelFiles(folder, plain_config(config), checkpoint)
 
 

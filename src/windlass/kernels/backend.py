@@ -6,11 +6,18 @@ from typing import Literal
 import torch
 
 from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
+from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.library import NativeLibrary, native_library
-from windlass.kernels.native.product import PACKINGS, ProductLibrary, product_library
+from windlass.kernels.native.product import product_library
+from windlass.kernels.native.rows import RowsLibrary, rows_library
+from windlass.kernels.packed_matrix import PackedMatrix
 
 WIDENED_ROWS = 1
 """Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
+
+
+BY_ROW_ROWS = 4
+"""Up to so many rows of activations, a pass over the rows of a packed matrix beats unpacking tiles for torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +32,27 @@ class ProductChoice:
 
 @dataclass(frozen=True, slots=True)
 class PackedChoice:
-    """`fused` is our own kernel, which unpacks in registers; `tiles` unpacks some rows at a time for torch."""
+    """`fused` is our own kernel, which unpacks next to the arithmetic; `by_row` another for processors without AVX-512,
+    which does so for a few activations; `tiles` unpacks some rows at a time for torch."""
 
-    name: Literal["fused", "tiles"]
+    name: Literal["fused", "by_row", "tiles"]
     reason: str
 
 
-def choose_packed(packing: str, device: torch.device) -> PackedChoice:
-    """How activations are multiplied with a matrix of `packing`, where its bytes lie."""
-    if device.type != "cpu" or packing not in PACKINGS:
-        return PackedChoice("tiles", f"no kernel for {packing} on {device.type}")
+def choose_packed(matrix: PackedMatrix, rows: int) -> PackedChoice:
+    """How `rows` activations are multiplied with a packed matrix, where its bytes lie."""
+    name, place = matrix.packing.name, matrix.device.type
+    if place != "cpu":
+        return PackedChoice("tiles", f"no kernel for {name} on {place}")
     library = product_library()
-    if isinstance(library, ProductLibrary):
+    if isinstance(library, Missing):
+        return PackedChoice("tiles", library.reason)
+    if library.multiplies(matrix):
         return PackedChoice("fused", library.says)
-    return PackedChoice("tiles", library.reason)
+    by_row = rows_library()
+    if rows <= BY_ROW_ROWS and isinstance(by_row, RowsLibrary) and name in by_row.types:
+        return PackedChoice("by_row", by_row.says)
+    return PackedChoice("tiles", f"no kernel for {rows} rows by {name} on this processor")
 
 
 def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:

@@ -10,6 +10,7 @@ from windlass.kernels.backend import PackedChoice, choose_packed
 from windlass.kernels.cuda.product import device_linear, device_multiplies
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native.product import ProductLibrary, native_product, product_library
+from windlass.kernels.native.rows import TYPES, RowsLibrary, native_rows, native_rows_product, rows_library
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.units import MIB
 
@@ -28,27 +29,42 @@ def packed_linear(matrix: PackedMatrix, x: torch.Tensor, choice: PackedChoice | 
     flat = x.reshape(-1, columns)
     if device_multiplies(x):
         return head_order(matrix, device_linear(matrix, flat)).view(*x.shape[:-1], rows)
-    choice = choice or choose_packed(matrix.packing.name, matrix.device)
-    library = product_library() if choice.name == "fused" else None
-    by_kernel = isinstance(library, ProductLibrary)
-    out = native_product(library, matrix, flat) if by_kernel else _by_tiles(matrix, flat)
+    out = _product(matrix, flat, choice or choose_packed(matrix, len(flat)))
     return head_order(matrix, out).view(*x.shape[:-1], rows)
 
 
-def _by_tiles(matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
-    """x (R, K) -> (R, N)."""
+def prepare_products() -> None:
+    """Compiles what products may want, which takes seconds where it was not done before."""
+    product_library()
+    rows_library()
+
+
+def unpacked(matrix: PackedMatrix, start: int, stop: int, dtype: torch.dtype) -> torch.Tensor:
+    """As `unpack_rows`, bit by bit, by the native kernel where there is one."""
+    library = rows_library() if matrix.device.type == "cpu" and matrix.packing.name in TYPES else None
+    if isinstance(library, RowsLibrary):
+        return native_rows(library, matrix, start, stop, dtype)
+    return unpack_rows(matrix, start, stop, dtype)
+
+
+def _product(matrix: PackedMatrix, x: torch.Tensor, choice: PackedChoice) -> torch.Tensor:
+    """x (R, K) -> (R, N), rows as they lie."""
+    if choice.name == "fused" and isinstance(library := product_library(), ProductLibrary):
+        return native_product(library, matrix, x)
+    if choice.name == "by_row" and isinstance(by_row := rows_library(), RowsLibrary):
+        return native_rows_product(by_row, matrix, x)
     rows, columns = matrix.shape
     step = max(TILE_ROWS, TILE_BYTES // (columns * x.dtype.itemsize) // TILE_ROWS * TILE_ROWS)
     out = x.new_empty(len(x), rows)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
-        out[:, start:stop] = F.linear(x, unpack_rows(matrix, start, stop, x.dtype))
+        out[:, start:stop] = F.linear(x, unpacked(matrix, start, stop, x.dtype))
     return out
 
 
 def dense(matrix: PackedMatrix, dtype: torch.dtype) -> torch.Tensor:
     """All of it unpacked, (N, K), rows in the model's order: for what is no product."""
-    return head_order(matrix, unpack_rows(matrix, 0, matrix.shape[0], dtype).T).T.contiguous()
+    return head_order(matrix, unpacked(matrix, 0, matrix.shape[0], dtype).T).T.contiguous()
 
 
 def head_order(matrix: PackedMatrix, out: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.packed_matrix import PackedMatrix
-from windlass.kernels.packed_product import dense, packed_linear
+from windlass.kernels.packed_product import dense, packed_linear, unpacked
 
 
 class PackedWeight(torch.Tensor):
@@ -96,13 +95,13 @@ def matrix_rows(matrix: PackedMatrix, ids: torch.Tensor, dtype: torch.dtype) -> 
     if matrix.packing.row_step == 1 and not matrix.heads:
         parts = {role: part[ids] for role, part in matrix.parts.items()}
         picked = PackedMatrix(matrix.packing, (len(ids), matrix.shape[1]), parts)
-        return unpack_rows(picked, 0, len(ids), dtype)
+        return unpacked(picked, 0, len(ids), dtype)
     out = torch.empty(len(ids), matrix.shape[1], dtype=dtype, device=ids.device)
     for start in range(0, matrix.shape[0], 1024):
         stop = min(start + 1024, matrix.shape[0])
         here = ((ids >= start) & (ids < stop)).nonzero()[:, 0]
         if len(here):
-            out[here] = unpack_rows(matrix, start, stop, dtype)[ids[here] - start]
+            out[here] = unpacked(matrix, start, stop, dtype)[ids[here] - start]
     return out
 
 

@@ -19,6 +19,10 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 THREADING = ((("-fopenmp",), ()), ((), ("-pthread",)))
 
 
+SHARED_WORK = 1 << 18
+"""Numbers of a matrix, for each 8 rows of activations, below which one thread is done before others have begun."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """The functions of one source; `dtypes` are those that it reads, `says` is for people."""
@@ -27,6 +31,11 @@ class Loaded:
     functions: ctypes.CDLL
     dtypes: frozenset[torch.dtype]
     says: str
+
+
+def threads_for(numbers: int, rows: int) -> int:
+    """How many threads share a pass over `numbers` of a matrix for `rows` activations."""
+    return torch.get_num_threads() if numbers * (1 + rows // 8) >= SHARED_WORK else 1
 
 
 def load_here(source: str) -> Loaded | Missing:

@@ -75,10 +75,9 @@ TYPES(FUNCTIONS)
 
 struct type {
     const char *name;
-    int64_t numbers, size;
     unpack_of *unpack, *multiply;
 };
-#define ENTRY(NAME, name, numbers, size) {#NAME, numbers, size, rows_##name, product_##name},
+#define ENTRY(NAME, name, numbers, size) {#NAME, rows_##name, product_##name},
 static const struct type types[] = {TYPES(ENTRY)};
 
 static void take_rows(const void *given, int64_t item, int64_t member) {
@@ -94,13 +93,9 @@ EXPORT void windlass_packed_rows(const struct matrix *job) {
     share_out(job, take_rows, across(job->outputs, ITEM_ROWS), job->threads);
 }
 
-/* The number of a type, or -1; numbers and bytes of its blocks. */
-EXPORT int64_t windlass_encoding(const char *name, int64_t *numbers, int64_t *size) {
+/* The number of a type, or -1. */
+EXPORT int64_t windlass_encoding(const char *name) {
     for (int64_t i = 0; i < (int64_t)(sizeof types / sizeof *types); i++)
-        if (strcmp(types[i].name, name) == 0) {
-            *numbers = types[i].numbers;
-            *size = types[i].size;
-            return i;
-        }
+        if (strcmp(types[i].name, name) == 0) return i;
     return -1;
 }

@@ -1,24 +1,28 @@
-"""Products with Windlass's own blocks by the native kernel: codes are unpacked in registers, never in memory.
+"""Products with packed matrices by the native kernel: Windlass's own blocks, and GGUF's types where AVX-512 is.
+
+Codes are unpacked next to the arithmetic, at most a tile in the first cache.
 
 Legend: R rows of activations, N outputs, K inputs.
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import torch
 
 from windlass.kernels.encodings.blocks import BLOCK_BYTES, block_shape, codebooks
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.loading import KINDS, Loaded, load, load_here
+from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
+from windlass.kernels.native.rows import TYPES
 from windlass.kernels.packed_matrix import PackedMatrix
 
 SOURCE = "packed_product.c"
-PACKINGS = frozenset(BLOCK_BYTES)
-"""Those that the kernel multiplies, by name."""
+LEAST_ROWS = 16
+"""A matrix of GGUF's types must have so many rows, since 16 are unpacked together."""
 
 
 class ProductJob(ctypes.Structure):
@@ -26,19 +30,26 @@ class ProductJob(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "blocks", "books", "y", "laid")),
-        *((name, ctypes.c_int64) for name in ("kind", "bits", "rows", "columns", "outputs", "threads")),
+        *((name, ctypes.c_int64) for name in ("kind", "format", "rows", "columns", "outputs", "threads")),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ProductLibrary:
-    """`multiply` fills the y of its job, `scratch` counts the bytes that it needs for x, `says` is for people."""
+    """`multiply` fills the y of its job, for a packing of `formats`, which the C source numbers; `scratch` counts the
+    bytes that it needs for x; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
     multiply: Callable[[ProductJob], None]
     scratch: Callable[[ProductJob], int]
+    formats: Mapping[str, int]
+
+    def multiplies(self, matrix: PackedMatrix) -> bool:
+        """Whether this is a matrix for it."""
+        name = matrix.packing.name
+        return name in self.formats and (name in BLOCK_BYTES or matrix.shape[0] >= LEAST_ROWS)
 
 
 @cache
@@ -60,18 +71,29 @@ def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tenso
     x, books = x.contiguous(), _books()
     # What torch would check itself: the kernel reads where it is told.
     assert x.shape == (len(x), columns) and x.device.type == blocks.device.type == "cpu" and blocks.is_contiguous()
-    assert blocks.view(-1).shape == (torch.Size(block_shape(matrix.packing, outputs, columns)).numel(),)
+    assert blocks.nbytes == packed_bytes(matrix) and library.multiplies(matrix)
     y = x.new_empty(len(x), outputs)
     if not y.numel():
         return y
     job = ProductJob(
         x.data_ptr(), blocks.data_ptr(), books.data_ptr(), y.data_ptr(), None,
-        KINDS[x.dtype], matrix.packing.bits, len(x), columns, outputs, torch.get_num_threads(),
+        KINDS[x.dtype], library.formats[matrix.packing.name], len(x), columns, outputs,
+        threads_for(outputs * columns, len(x)),
     )  # fmt: skip
     scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
     job.laid = scratch.data_ptr()
     library.multiply(job)
     return y
+
+
+def packed_bytes(matrix: PackedMatrix) -> int:
+    """What a matrix of that shape and packing has."""
+    rows, columns = matrix.shape
+    if matrix.packing.name in BLOCK_BYTES:
+        return prod(block_shape(matrix.packing, rows, columns))
+    numbers, nbytes = TYPES[matrix.packing.name]
+    assert columns % numbers == 0, f"{columns} columns in blocks of {numbers}"
+    return rows * (columns // numbers) * nbytes
 
 
 @cache
@@ -84,10 +106,15 @@ def _bound(loaded: Loaded | Missing) -> ProductLibrary | Missing:
     if isinstance(loaded, Missing):
         return loaded
     multiply, scratch = loaded.functions.windlass_packed_product, loaded.functions.windlass_product_scratch
+    ask, formats = loaded.functions.windlass_product_format, {}
+    ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_int64
+    for name in (*BLOCK_BYTES, *TYPES):
+        if (number := ask(name.encode())) >= 0:
+            formats[name] = number
     for function in (multiply, scratch):
         function.argtypes = [ctypes.POINTER(ProductJob)]
     multiply.restype, scratch.restype = None, ctypes.c_int64
     return ProductLibrary(
         loaded.path, loaded.dtypes, loaded.says,
-        lambda job: multiply(ctypes.byref(job)), lambda job: scratch(ctypes.byref(job)),
+        lambda job: multiply(ctypes.byref(job)), lambda job: scratch(ctypes.byref(job)), formats,
     )  # fmt: skip

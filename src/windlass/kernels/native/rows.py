@@ -12,14 +12,16 @@ from pathlib import Path
 import torch
 
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.loading import KINDS, Loaded, load, load_here
+from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 from windlass.kernels.packed_matrix import PackedMatrix
 
 SOURCE = "packed_rows.c"
-TYPES = (
-    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4",
-)  # fmt: skip
-"""By GGUF's names."""
+TYPES = {
+    "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84),
+    "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136), "MXFP4": (32, 17),
+}  # fmt: skip
+"""By GGUF's names: so many numbers in so many bytes."""
 
 
 class RowsJob(ctypes.Structure):
@@ -32,23 +34,14 @@ class RowsJob(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class RowType:
-    """A type as the C source numbers it: so many numbers in so many bytes."""
-
-    encoding: int
-    numbers: int
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class RowsLibrary:
-    """`fill` fills the y of its job, for a matrix of one of `types`; `says` is for people."""
+    """`fill` fills the y of its job, for a matrix of a type that `types` numbers; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
     fill: Callable[[RowsJob], None]
-    types: Mapping[str, RowType]
+    types: Mapping[str, int]
 
 
 @cache
@@ -90,15 +83,17 @@ def native_rows_product(library: RowsLibrary, matrix: PackedMatrix, x: torch.Ten
 def _fill(
     library: RowsLibrary, matrix: PackedMatrix, start: int, stop: int, x: torch.Tensor | None, y: torch.Tensor
 ) -> None:
-    (rows, columns), blocks, kind = matrix.shape, matrix.parts["blocks"], library.types[matrix.packing.name]
-    row_bytes = columns // kind.numbers * kind.nbytes
+    (rows, columns), blocks, name = matrix.shape, matrix.parts["blocks"], matrix.packing.name
+    numbers, nbytes = TYPES[name]
+    row_bytes = columns // numbers * nbytes
     # What torch would check itself: the kernel reads where it is told.
-    assert columns % kind.numbers == 0 and blocks.is_contiguous() and blocks.device.type == "cpu"
+    assert columns % numbers == 0 and blocks.is_contiguous() and blocks.device.type == "cpu"
     assert blocks.nbytes == rows * row_bytes and 0 <= start <= stop <= rows
     library.fill(
         RowsJob(
             blocks.data_ptr() + start * row_bytes, None if x is None else x.data_ptr(), y.data_ptr(),
-            KINDS[y.dtype], kind.encoding, 0 if x is None else len(x), columns, stop - start, torch.get_num_threads(),
+            KINDS[y.dtype], library.types[name], 0 if x is None else len(x), columns, stop - start,
+            threads_for((stop - start) * columns, len(y)),
         )
     )  # fmt: skip
 
@@ -108,10 +103,7 @@ def _bound(loaded: Loaded | Missing) -> RowsLibrary | Missing:
         return loaded
     fill, ask = loaded.functions.windlass_packed_rows, loaded.functions.windlass_encoding
     fill.argtypes, fill.restype = [ctypes.POINTER(RowsJob)], None
-    ask.argtypes, ask.restype = [ctypes.c_char_p, *[ctypes.POINTER(ctypes.c_int64)] * 2], ctypes.c_int64
-    types = {}
-    for name in TYPES:
-        numbers, nbytes = ctypes.c_int64(), ctypes.c_int64()
-        number = ask(name.encode(), numbers, nbytes)
-        types[name] = RowType(number, numbers.value, nbytes.value)
+    ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_int64
+    types = {name: ask(name.encode()) for name in TYPES}
+    assert -1 not in types.values(), "the source lacks a type"
     return RowsLibrary(loaded.path, loaded.dtypes, loaded.says, lambda job: fill(ctypes.byref(job)), types)

@@ -1,0 +1,149 @@
+"""Times products with packed matrices by rows of activations, beside torch's and the machine's own rates.
+
+Run: python -m benchmarks packed_products [--rounds 10] [--outputs 4096] [--inputs 4096] [--packings int4 Q4_K]
+Each case is verified against float64 before it is timed. Matrices take turns, so that none rests in a cache; the best
+of the rounds counts, since whatever else runs on the machine only adds. Percentages are of what torch reads from
+memory and multiplies in bfloat16 here, measured in the same run.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from windlass.facts.packing import Packing
+from windlass.kernels.backend import PackedChoice, choose_packed
+from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, ROWS, block_shape, join
+from windlass.kernels.native.rows import TYPES
+from windlass.kernels.packed_matrix import PackedMatrix
+from windlass.kernels.packed_product import packed_linear, unpacked
+
+ROW_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+WALKED = 96 << 20
+"""Bytes of packed matrices that take turns: more than caches hold."""
+LONGEST = 2.0
+TILES = PackedChoice("tiles", "unpacked by tiles, multiplied by torch")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, help="as many as torch takes by itself")
+    parser.add_argument("--outputs", type=int, default=4096)
+    parser.add_argument("--inputs", type=int, default=4096)
+    parser.add_argument("--packings", nargs="+", default=["int4", "int8", "Q4_0", "Q4_K", "Q6_K", "Q8_0"])
+    parser.add_argument("--rows", type=int, nargs="+", default=ROW_COUNTS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads or torch.get_num_threads())
+    shape = (options.outputs, options.inputs)
+    memory, arithmetic = memory_rate(options.rounds), arithmetic_rate(options.rounds)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, matrices of {shape}, best of {options.rounds}"
+    )
+    print(f"memory is read at {memory / 1e9:.1f} GB/s, bfloat16 is multiplied at {arithmetic / 1e9:.0f} GFLOP/s")
+    print(f"{'matrix':10s} {'way':10s} {'rows':>5s} {'ms':>8s} {'GB/s':>7s} {'%':>4s} {'GFLOP/s':>8s} {'%':>4s}")
+
+    def say(name: str, way: str, rows: int, nbytes: int, seconds: float) -> None:
+        read, done = nbytes / seconds, 2 * rows * shape[0] * shape[1] / seconds
+        print(
+            f"{name:10s} {way:10s} {rows:5d} {seconds * 1e3:8.3f} {read / 1e9:7.1f} {100 * read / memory:4.0f}"
+            f" {done / 1e9:8.1f} {100 * done / arithmetic:4.0f}",
+            flush=True,
+        )
+
+    for name in options.packings:
+        matrices = several(lambda seed, name=name: random_matrix(name, *shape, seed))
+        for rows in options.rows:
+            x = activations(rows, shape[1])
+            for choice in dict.fromkeys((choose_packed(matrices[0], rows), TILES)):
+                verify(packed_linear(matrices[0], x, choice), matrices[0], x)
+                calls = [lambda m=m, c=choice, x=x: packed_linear(m, x, c) for m in matrices]
+                say(name, choice.name, rows, matrices[0].nbytes, best(calls, options.rounds))
+    for name, make in (("bfloat16", plain), ("torch int4", torch_int4)):
+        calls_of = several(lambda seed, make=make: make(*shape))
+        for rows in options.rows:
+            x = activations(rows, shape[1])
+            calls = [lambda call=call, x=x: call(x) for call in calls_of]
+            nbytes = shape[0] * shape[1] * 2 if name == "bfloat16" else shape[0] * shape[1] * 9 // 16
+            say(name, "torch", rows, nbytes, best(calls, options.rounds))
+
+
+def several(make: Callable[[int], object]) -> list:
+    """As many as memory is walked over by, at least three."""
+    first = make(0)
+    size = first.nbytes if isinstance(first, PackedMatrix) else 16 << 20
+    return [first, *(make(seed) for seed in range(1, max(3, WALKED // size)))]
+
+
+def activations(rows: int, columns: int) -> torch.Tensor:
+    """bfloat16 (rows, columns)."""
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).bfloat16()
+
+
+def random_matrix(name: str, rows: int, columns: int, seed: int) -> PackedMatrix:
+    """Any codes; scales of a weight's size."""
+    draw = torch.Generator().manual_seed(seed)
+    if name in TYPES:
+        numbers, nbytes = TYPES[name]
+        # Half-precision numbers lie anywhere in a block; bytes up to 0x3b make none that is large.
+        blocks = torch.randint(0, 0x3C, (rows, columns // numbers * nbytes), dtype=torch.uint8, generator=draw)
+        return PackedMatrix(Packing(name, 4, 32, 1), (rows, columns), {"blocks": blocks})
+    packing = {"int4": INT4, "int8": INT8}[name]
+    high, deep, _ = block_shape(packing, rows, columns)
+    low, most = (0, 16) if packing is INT4 else (-128, 128)
+    codes = torch.randint(low, most, (high, deep, ROWS, COLUMNS), generator=draw)
+    scales, offsets = torch.rand(2, high, deep, ROWS, generator=draw) * 0.01
+    return PackedMatrix(packing, (rows, columns), {"blocks": join(packing, codes, scales, offsets)})
+
+
+def plain(rows: int, columns: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """torch's own product of bfloat16."""
+    weight = torch.randn(rows, columns).bfloat16()
+    return lambda x: F.linear(x, weight)
+
+
+def torch_int4(rows: int, columns: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """torch's product with 4-bit weights whose scale and zero are shared by 64 columns."""
+    codes = torch.randint(0, 16, (rows, columns), dtype=torch.int32)
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    ends = torch.rand(columns // 64, rows, 2).bfloat16()
+    return lambda x: torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, 64, ends)
+
+
+def verify(out: torch.Tensor, matrix: PackedMatrix, x: torch.Tensor) -> None:
+    """Refuses to time what is wrong: some outputs against float64."""
+    wanted = x.double() @ unpacked(matrix, 0, 64, torch.float32).double().T
+    worst, limit = (out[:, :64] - wanted).abs().max().item(), 0.01 * wanted.abs().max().item()
+    assert worst <= limit, f"{matrix.packing.name} differs from float64 by {worst:.2e}, more than {limit:.2e}"
+
+
+def best(calls: Sequence[Callable[[], torch.Tensor]], rounds: int) -> float:
+    """Seconds of one call: the best of all, each made once a round, until LONGEST seconds have gone by."""
+    calls[0]()
+    times: list[float] = []
+    for call in [*calls] * rounds:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+        if sum(times) > LONGEST:
+            break
+    return min(times)
+
+
+def memory_rate(rounds: int) -> float:
+    """Bytes/s of reading more than caches hold."""
+    memory = torch.ones(64 << 20)
+    return memory.nbytes / best([memory.sum], rounds)
+
+
+def arithmetic_rate(rounds: int) -> float:
+    """FLOP/s of torch's largest bfloat16 products."""
+    a, b = torch.randn(2, 1024, 4096).bfloat16()
+    return 2 * 1024 * 1024 * 4096 / best([lambda: F.linear(a, b)], rounds)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()
