@@ -33,7 +33,7 @@ def model_and_prompt(first: str | None, second: str | None) -> tuple[str, str]:
         return model, DEFAULT_PROMPT
     if second is not None:
         return first, second
-    if Path(first).expanduser().is_file() and not names_model(first):
+    if Path(first).expanduser().is_file() and not first.endswith(SUFFIX):
         raise UsageError(f"{first} is a file; for its text as the prompt write `windlass run - < {first}`")
     if names_model(first):
         raise UsageError(
