@@ -33,7 +33,7 @@ def describe_model(
     `dtype` is what it would be computed in, "auto" for that of its weights. Raises ModelNotFound, CheckpointError,
     UnsupportedModel, and UsageError for choices that make no sense.
     """
-    shape = model if isinstance(model, Shape) else _known_shape(model)
+    shape = model if isinstance(model, Shape) else known_shape(model)
     if shape is not None:
         structure = structure_of_shape(shape)
         chosen = computed_in(shape.dtype if dtype == "auto" else dtype, "")
@@ -43,13 +43,13 @@ def describe_model(
     return describe(str(model), structure, checkpoint, dtype, max_model_len).facts
 
 
-def _known_shape(model: str | Path) -> Shape | None:
+def known_shape(model: str | Path) -> Shape | None:
     """The shape of that name; a folder of the same name comes first."""
     return None if Path(model).is_dir() else shapes().get(str(model).lower())
 
 
-def _files(model: str | Path, revision: str | None) -> tuple[CheckpointFacts, ModelStructure]:
-    """Its tensors, and what transformers says of its config."""
+def model_files(model: str | Path, revision: str | None) -> tuple[Path, CheckpointFacts]:
+    """(the folder of its config.json, its tensors), of a folder or a model on the hub. Raises UsageError for GGUF."""
     found = local_model(model, revision)
     if found is None and hub_gguf(model) is not None:
         raise UsageError(
@@ -60,12 +60,20 @@ def _files(model: str | Path, revision: str | None) -> tuple[CheckpointFacts, Mo
         remote = remote_model(str(model), revision)
         found, read = remote.folder, lambda: remote.checkpoint
     elif found.is_file():
-        return _gguf_file(found)
+        raise UsageError(f"{found} is a GGUF file, whose weights are packed already; leave --quantization out")
     else:
         read = partial(read_checkpoint, found)
     place = found if Path(model).is_dir() else str(model)
-    checkpoint = packed_checkpoint(place, read_config_values(found), read)
-    return checkpoint, structure_of_folder(found, checkpoint.tensors)
+    return found, packed_checkpoint(place, read_config_values(found), read)
+
+
+def _files(model: str | Path, revision: str | None) -> tuple[CheckpointFacts, ModelStructure]:
+    """Its tensors, and what transformers says of its config."""
+    found = local_model(model, revision)
+    if found is not None and found.is_file():
+        return _gguf_file(found)
+    folder, checkpoint = model_files(model, revision)
+    return checkpoint, structure_of_folder(folder, checkpoint.tensors)
 
 
 def _gguf_file(file: Path) -> tuple[CheckpointFacts, ModelStructure]:
