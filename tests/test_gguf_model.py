@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from checkpoints import greedy_answers, random_prompts
 from gguf_models import ARCHITECTURES, gguf_beside, the_same_model
@@ -107,6 +108,8 @@ ROPES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_each_way_to_stretch_positions(kind: str, tmp_path: Path) -> None:
     """Prompts on both sides of phi3's threshold, but not at it: there transformers itself forgets the prompt."""
     architecture, rope = ROPES[kind]
+    if kind == "longrope" and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 20):
+        pytest.skip(f"phi3 of transformers {transformers.__version__} forgets its prompt, and is refused")
     own = {"original_max_position_embeddings": 16} if architecture == "phi3" else {}
     file = gguf_beside(tmp_path, architecture, rope_parameters=rope, **LONG, **own)
     with LLM(file, dtype="float32") as llm:

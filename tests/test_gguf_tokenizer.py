@@ -5,13 +5,14 @@ from pathlib import Path
 
 import gguf
 import pytest
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, decoders
 from transformers import AutoTokenizer
 
 from gguf_models import finish
 from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_ends import end_ids
 from windlass.facts.gguf_model import read_gguf
+from windlass.model.gguf_cuts import cut_by
 from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 
@@ -109,12 +110,12 @@ def gpt2(shared: Path) -> Path:
     return folder
 
 
-def write_gpt2(writer: gguf.GGUFWriter, folder: Path, cut: str = "gpt-2") -> list[str]:
+def write_gpt2(writer: gguf.GGUFWriter, folder: Path) -> list[str]:
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     tokens = sorted(vocabulary, key=vocabulary.get)
     merges = [line for line in (folder / "merges.txt").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut)
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
     writer.add_token_types([CONTROL if token == "<|endoftext|>" else NORMAL for token in tokens])
     writer.add_token_merges(merges)
@@ -128,7 +129,7 @@ def test_a_bytewise_vocabulary_gives_the_ids_of_its_own_tokenizer(
     tokens = write_gpt2(writer, gpt2)
     writer.add_chat_template("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
     tokenizer = made(writer, tmp_path)
-    own = ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
+    own = ByteLevelBPETokenizer.from_file(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt"))
     for text in (*TEXTS, verse):
         assert tokenizer.encode(text) == own.encode(text).ids
         assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -147,28 +148,34 @@ def test_a_bytewise_vocabulary_gives_the_ids_of_its_own_tokenizer(
         ("smollm", "a 12", ["a", " ", "1", "2"]),
     ],
 )
-def test_text_is_cut_as_the_maker_does(
-    cut: str, text: str, pieces: list[str], writer: gguf.GGUFWriter, gpt2: Path, tmp_path: Path
-) -> None:
-    """No merge goes over a cut: the ids are those of the pieces, each on its own."""
-    write_gpt2(writer, gpt2, cut)
-    writer.add_add_bos_token(False)
-    tokenizer = made(writer, tmp_path)
-    assert tokenizer.encode(text) == [number for piece in pieces for number in tokenizer.encode(piece)]
-    joined = ByteLevelBPETokenizer(str(gpt2 / "vocab.json"), str(gpt2 / "merges.txt")).encode(text).ids
-    assert tokenizer.encode(text) != joined or cut == "smollm"
+def test_text_is_cut_as_the_maker_does(cut: str, text: str, pieces: list[str]) -> None:
+    found = cut_by(cut, "model.gguf").pre_tokenize_str(text)
+    assert [decoders.ByteLevel().decode([piece]) for piece, _ in found] == pieces
 
 
-def test_tokens_that_are_whole_are_found_before_anything_else(
-    writer: gguf.GGUFWriter, gpt2: Path, tmp_path: Path
-) -> None:
-    tokens = write_gpt2(writer, gpt2)
-    kinds = [USER if token == "ation" else NORMAL for token in tokens]
-    del writer.kv_data[0]["tokenizer.ggml.token_type"]
-    writer.add_token_types(kinds)
+def test_tokens_that_are_whole_are_found_before_anything_else(writer: gguf.GGUFWriter, tmp_path: Path) -> None:
+    write_few(writer, "gpt-2")
     tokenizer = made(writer, tmp_path)
-    assert tokens.index("ation") in tokenizer.encode("nation")
-    assert tokenizer.decode(tokenizer.encode("nation")) == "nation"
+    assert tokenizer.encode("nation") == [0, 5]
+    assert tokenizer.decode([0, 5]) == "nation"
+
+
+@pytest.mark.parametrize(("cut", "ids"), [("gpt-2", [6, 2]), ("llama-bpe", [7])])
+def test_a_piece_that_is_a_token_is_that_token_where_the_maker_says_so(
+    cut: str, ids: list[int], writer: gguf.GGUFWriter, tmp_path: Path
+) -> None:
+    """No merge makes "nat"."""
+    write_few(writer, cut)
+    assert made(writer, tmp_path).encode("nat") == ids
+
+
+def write_few(writer: gguf.GGUFWriter, cut: str) -> None:
+    """Eight tokens and one merge; "ation" is found whole."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(cut)
+    writer.add_token_list(["n", "a", "t", "i", "o", "ation", "na", "nat"])
+    writer.add_token_types([NORMAL] * 5 + [USER] + [NORMAL] * 2)
+    writer.add_token_merges(["n a"])
 
 
 def test_ends_of_answers_are_those_named_and_those_known_by_their_text(writer: gguf.GGUFWriter, tmp_path: Path) -> None:
@@ -186,8 +193,8 @@ def test_a_file_without_vocabulary_has_no_tokenizer(writer: gguf.GGUFWriter, tmp
     assert isinstance(gguf_tokenizer(read_gguf(tmp_path / "model.gguf")), NoTokenizer)
 
 
-def test_an_unknown_cut_or_kind_is_named(writer: gguf.GGUFWriter, gpt2: Path, tmp_path: Path) -> None:
-    write_gpt2(writer, gpt2, "deepseek-v9")
+def test_an_unknown_cut_or_kind_is_named(writer: gguf.GGUFWriter, tmp_path: Path) -> None:
+    write_few(writer, "deepseek-v9")
     with pytest.raises(UnsupportedModel, match=r"'deepseek-v9'.*llama-bpe"):
         made(writer, tmp_path)
     other = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")

@@ -64,7 +64,11 @@ def _product(matrix: PackedMatrix, x: torch.Tensor, choice: PackedChoice) -> tor
 
 def dense(matrix: PackedMatrix, dtype: torch.dtype) -> torch.Tensor:
     """All of it unpacked, (N, K), rows in the model's order: for what is no product."""
-    return head_order(matrix, unpacked(matrix, 0, matrix.shape[0], dtype).T).T.contiguous()
+    rows = unpacked(matrix, 0, matrix.shape[0], dtype)
+    if not matrix.heads:
+        return rows
+    pairs = rows.view(matrix.heads, -1, 2, matrix.shape[1])
+    return pairs.transpose(1, 2).reshape(matrix.shape)  # the only copy: what stays in memory is made here
 
 
 def head_order(matrix: PackedMatrix, out: torch.Tensor) -> torch.Tensor:
