@@ -1,6 +1,6 @@
 """What packing costs in quality, beside rounding within the range of each 64 weights at no fewer bits.
 
-Run: python -m benchmarks quality [--text FILE] [--rows 512]
+Run: python -m benchmarks quality [--text FILE] [--rows 512] [--only weights|stories|box]
 
 First the squared error on drawn weights, with and without outliers. Then two models that are small enough to be judged
 in minutes: the rise of perplexity in percent over float32, with its standard error over sequences (both read the same
@@ -49,13 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, default=SHARED / "data/shakespeare/input.txt")
     parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--only", choices=("weights", "stories", "box"))
     options = parser.parse_args()
     print(machine())
-    drawn_weights(options.rows)
-    stories, box = SHARED / "models/stories-260k", ROOT / "src/windlass/packaged_model"
-    drawn = own_text(stories)
-    judge(stories, drawn[:SEQUENCES], drawn[SEQUENCES:])
-    judge(box, *plays(box, options.text))
+    if options.only in (None, "weights"):
+        drawn_weights(options.rows)
+    if options.only in (None, "stories"):
+        folder = SHARED / "models/stories-260k"
+        drawn = own_text(folder)
+        judge(folder, drawn[:SEQUENCES], drawn[SEQUENCES:])
+    if options.only in (None, "box"):
+        folder = ROOT / "src/windlass/packaged_model"
+        judge(folder, *plays(folder, options.text))
 
 
 def drawn_weights(rows: int) -> None:

@@ -11,7 +11,7 @@ from windlass.kernels import quantiser
 from windlass.kernels.encodings.blocks import INT4, INT8, block_shape, codebooks, unpack
 from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.packer import NativePacker, native_packer
-from windlass.kernels.quantiser import column_importance, packed, packed_by_c, packed_by_torch
+from windlass.kernels.quantiser import packed, packed_by_c, packed_by_torch, weighing_of
 
 BOTH = pytest.mark.parametrize("packing", [INT4, INT8], ids=lambda packing: packing.name)
 
@@ -42,6 +42,17 @@ def dense(blocks: torch.Tensor, packing: Packing, weights: torch.Tensor) -> torc
     return unpack(packing, {"blocks": blocks}, tuple(weights.shape), 0, len(weights), torch.float32)
 
 
+def correlated(columns: int, rows: int = 256) -> torch.Tensor:
+    """Inputs (n, K) of unequal columns that go together with their neighbours."""
+    x = torch.randn(rows, columns + 4) * torch.rand(columns + 4) ** 2
+    return x.unfold(1, 5, 1).sum(-1)
+
+
+def products(x: torch.Tensor) -> torch.Tensor:
+    groups = torch.nn.functional.pad(x, (0, -x.shape[1] % 64)).view(len(x), -1, 64).transpose(0, 1)
+    return groups.mT @ groups / len(x)
+
+
 def by_range(weights: torch.Tensor, bits: int) -> torch.Tensor:
     """Round-to-nearest within the range of each 64 columns, a scale of 16 bits and a whole zero: what is usual."""
     groups, top = weights.float().reshape(-1, 64), 2**bits - 1
@@ -58,11 +69,13 @@ def error(approximation: torch.Tensor, weights: torch.Tensor) -> float:
 
 @BOTH
 @pytest.mark.parametrize("kind", WEIGHTS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_c_and_torch_give_the_same_bytes(packer: NativePacker, packing: Packing, kind: str, weighted: bool) -> None:
+@pytest.mark.parametrize("known", ["nothing", "squares", "products"])
+def test_c_and_torch_give_the_same_bytes(packer: NativePacker, packing: Packing, kind: str, known: str) -> None:
     weights = WEIGHTS[kind]()
-    share = column_importance(weights.shape[1], torch.rand(weights.shape[1]) ** 2 if weighted else None)
-    ours, reference = packed_by_c(packer, weights, packing, share), packed_by_torch(weights, packing, share)
+    x = correlated(weights.shape[1])
+    inputs = {"nothing": None, "squares": x.square().mean(0), "products": products(x)}[known]
+    weighing = weighing_of(weights.shape[1], inputs)
+    ours, reference = packed_by_c(packer, weights, packing, weighing), packed_by_torch(weights, packing, weighing)
     assert ours.blocks.shape == block_shape(packing, *weights.shape)
     assert torch.equal(ours.blocks, reference.blocks)
     assert ours.error == pytest.approx(reference.error, rel=1e-3, abs=1e-12)
@@ -114,6 +127,24 @@ def test_important_columns_are_kept_better() -> None:
 
     assert product_error(weighted) < 0.5 * product_error(plain)
     assert error(weighted, weights) > error(plain, weights)
+
+
+@BOTH
+def test_errors_passed_on_make_up_for_each_other(packing: Packing) -> None:
+    weights, x = torch.randn(64, 256), correlated(256, 1024)
+    known = (x.square().mean(0), products(x))
+    errors = [
+        float(((dense(packed(weights, packing, inputs).blocks, packing, weights) - weights) @ x.T).square().mean())
+        for inputs in known
+    ]
+    assert errors[1] < 0.6 * errors[0]
+
+
+@BOTH
+def test_inputs_that_do_not_go_together_pass_nothing_on(packing: Packing) -> None:
+    weights, squares = torch.randn(32, 128), torch.rand(128) + 0.1
+    apart = torch.diag_embed(squares.view(2, 64))
+    assert torch.equal(packed(weights, packing, apart).blocks, packed(weights, packing, squares).blocks)
 
 
 def test_an_importance_that_says_nothing_changes_nothing() -> None:

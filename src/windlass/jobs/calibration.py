@@ -1,8 +1,9 @@
 """Measures what the columns of a model's matrices are multiplied with, so that packing keeps those that matter most.
 
 Prompts run once through the dense model by the ordinary engine, layer by layer, so a model larger than memory can be
-calibrated; on the way the squares of all inputs of every matrix are added up. The importance of a column is their mean.
-An expert that saw few tokens leans on what all experts of its layer saw.
+calibrated; on the way the products of inputs of neighbouring columns of every matrix are added up: their means tell
+which errors weigh most and which can make up for each other. Of experts only squares are kept, and one that saw few
+tokens leans on what all experts of its layer saw.
 
 Legend: n tokens, K columns.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from windlass.engine.llm import LLM
 from windlass.engine.packing.journal import IMPORTANCE
@@ -28,6 +30,7 @@ from windlass.engine.packing.work import PackingWork
 from windlass.errors import StorageError, UsageError
 from windlass.facts.batch_body import BatchBody
 from windlass.facts.batch_row import BatchRow
+from windlass.facts.own_checkpoint import COLUMNS
 from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
 from windlass.facts.sampling_params import SamplingParams
@@ -48,17 +51,24 @@ LEANING_TOKENS = 32
 
 @dataclass(slots=True)
 class _Seen:
-    """Squares of inputs by the matrix they went into, and how many tokens they are of: sums (K)."""
+    """Sums over tokens by the matrix they went into, and how many tokens: products of inputs within groups of columns
+    (Bk, 64, 64), or squares of inputs (K)."""
 
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, name: str, x: torch.Tensor) -> None:
-        """x (..., K) went into the matrix `name`."""
+        """x (..., K) went into the matrix `name`: an expert's by squares alone, there are so many of them."""
         flat = x.detach().reshape(-1, x.shape[-1]).float()
-        squares = flat.square().sum(0).cpu()
-        self.sums[name] = self.sums[name] + squares if name in self.sums else squares
+        sums = (flat.square().sum(0) if "#" in name else _products(flat)).cpu()
+        self.sums[name] = self.sums[name] + sums if name in self.sums else sums
         self.tokens[name] += len(flat)
+
+
+def _products(x: torch.Tensor) -> torch.Tensor:
+    """x (n, K) -> (Bk, 64, 64), summed over tokens; zero where there is no column."""
+    groups = F.pad(x, (0, -x.shape[1] % COLUMNS)).view(len(x), -1, COLUMNS).transpose(0, 1)
+    return groups.mT @ groups
 
 
 def calibration_by(
@@ -107,7 +117,11 @@ def calibration_prompts(file: Path, tokenizer: AnyTokenizer, length: int) -> lis
 
 
 def measured(llm: LLM, prompts: list[list[int]]) -> dict[str, torch.Tensor]:
-    """The mean squares of the inputs of every matrix of the layers by parameter, float32 (K); `#` parts an expert."""
+    """What `quantiser.packed` wants to know of the inputs of every matrix of the layers, by parameter.
+
+    Of experts, whose number stands behind `#`, the mean squares, float32 (K); of others the mean products within
+    groups of columns, float32 (Bk, 64, 64).
+    """
     seen = _Seen()
     work = Workload(len(prompts), max(map(len, prompts)), 1)
     llm.prepare(work)  # what is rehearsed to plan the run has inputs that mean nothing

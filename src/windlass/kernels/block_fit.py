@@ -31,7 +31,7 @@ STARTS = {"int4": (1.0, 0.85, 0.7), "int8": (1.0, 0.97)}
 ROUNDS = {"int4": 6, "int8": 2}
 """How often the best start is improved after its first fit."""
 
-_GROUPS = 1 << 15  # side by side: more leave the cache, fewer wait for Python
+_GROUPS, _GROUPS_PASSING = 1 << 15, 1 << 12  # side by side: more leave the cache, fewer wait for Python
 
 Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """x (64, g) in units of the scale -> the codes and the levels nearest to it."""
@@ -71,17 +71,24 @@ class _Fit:
     error: torch.Tensor
 
 
-def fitted_blocks(weights: torch.Tensor, packing: Packing, importance: torch.Tensor) -> torch.Tensor:
-    """weights (N, K), finite, and importance float32 (Bk * 64), zero beyond K -> uint8 (Bn, Bk, block bytes)."""
+def fitted_blocks(
+    weights: torch.Tensor, packing: Packing, importance: torch.Tensor, passing: torch.Tensor | None = None
+) -> torch.Tensor:
+    """weights (N, K), finite, and importance float32 (Bk * 64), zero beyond K -> uint8 (Bn, Bk, block bytes).
+
+    With `passing` (Bk, 64, 64) the errors of columns are passed on to those after them in their group.
+    """
     rows, columns = weights.shape
     down, across, _ = block_shape(packing, rows, columns)
     padded = _padded(weights.float(), down * ROWS, across * COLUMNS)
     groups = padded.view(-1, across, COLUMNS)  # (N, Bk, 64)
-    h = importance.view(across, COLUMNS).expand(groups.shape).reshape(-1, COLUMNS)
-    parts = [
-        _fitted(w.t().contiguous(), part.t().contiguous(), packing)
-        for w, part in zip(groups.reshape(-1, COLUMNS).split(_GROUPS), h.split(_GROUPS), strict=True)
-    ]
+    which = torch.arange(across).repeat(len(padded))  # of the Bk groups
+    at_once = _GROUPS if passing is None else _GROUPS_PASSING
+    parts = []
+    for w, number in zip(groups.reshape(-1, COLUMNS).split(at_once), which.split(at_once), strict=True):
+        w, h = w.t().contiguous(), importance.view(across, COLUMNS)[number].t().contiguous()
+        fit = _fitted(w, h, packing)
+        parts.append(fit if passing is None else _passed_on(w, fit, packing, passing[number].permute(1, 2, 0)))
     codes = torch.cat([part.codes for part in parts], dim=1).t().reshape(down, ROWS, across, COLUMNS)
     scale, offset = (
         torch.cat(ends).view(down, ROWS, across).transpose(1, 2)
@@ -110,6 +117,41 @@ def _fitted(w: torch.Tensor, h: torch.Tensor, packing: Packing) -> _Fit:
             for name in ("codes", "scale", "offset", "error")
         ))  # fmt: skip
     return best
+
+
+def _passed_on(w: torch.Tensor, fit: _Fit, packing: Packing, passing: torch.Tensor) -> _Fit:
+    """Codes chosen anew, a column after another, each for what the errors of those before have made of it.
+
+    passing (64, 64, g): row k has the shares of the later columns.
+    """
+    if packing.name == "int8":
+        nearest = _nearest_byte
+    else:
+        nearest = _nearest_marked(fit.offset.view(torch.int32) >> 16 & 3)
+    w, over = w.clone(), _inverse(fit.scale)
+    codes = torch.empty_like(fit.codes)
+    for k in range(COLUMNS):
+        codes[k], level = nearest((w[k] - fit.offset) * over)
+        left = w[k] - (level * fit.scale + fit.offset)
+        w[k + 1 :] -= left * passing[k, k + 1 :]
+    return _Fit(codes, fit.scale, fit.offset, fit.error)
+
+
+def _nearest_marked(number: torch.Tensor) -> Nearest:
+    """The level nearest in each group's own codebook, of that `number` (g)."""
+    each = [_nearest_level(book) for book in codebooks()]
+
+    def nearest(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        codes, level = each[0](x)
+        for own, way in enumerate(each):
+            other_codes, other_level = way(x)
+            codes, level = (
+                torch.where(number == own, other_codes, codes),
+                torch.where(number == own, other_level, level),
+            )
+        return codes, level
+
+    return nearest
 
 
 def _with_levels(groups: _Groups) -> Iterator[_Fit]:

@@ -22,6 +22,9 @@ PACKINGS = {"int4": INT4, "int8": INT8}
 LEAST_IMPORTANCE = 1e-3
 """Of the mean: a column that calibration never saw still counts for something."""
 
+DAMPING = 0.01
+"""Of the mean square, added to all squares before errors are passed on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -35,16 +38,49 @@ class Packed:
     power: float
 
 
-def packed(weights: torch.Tensor, packing: Packing, importance: torch.Tensor | None = None) -> Packed:
-    """Packs weights (N, K), on the host, with the importance of each column, float (K).
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """What each column counts, float32 (Bk * 64), zero where there is none, and how errors are passed on within a
+    group, float32 (Bk, 64, 64), see `passing_shares`; None where they are not."""
+
+    share: torch.Tensor
+    passing: torch.Tensor | None = None
+
+
+def packed(weights: torch.Tensor, packing: Packing, inputs: torch.Tensor | None = None) -> Packed:
+    """Packs weights (N, K), on the host. `inputs` says what the columns are multiplied with: the mean square of each,
+    float (K), or their mean products within each group, float (Bk, 64, 64), zero where there is no column.
 
     Raises CheckpointError for weights that are not finite.
     """
-    packer = native_packer()
-    share = column_importance(weights.shape[1], importance)
+    packer, weighing = native_packer(), weighing_of(weights.shape[1], inputs)
     if isinstance(packer, Missing):
-        return packed_by_torch(weights, packing, share)
-    return packed_by_c(packer, weights, packing, share)
+        return packed_by_torch(weights, packing, weighing)
+    return packed_by_c(packer, weights, packing, weighing)
+
+
+def weighing_of(columns: int, inputs: torch.Tensor | None) -> Weighing:
+    """See `packed`."""
+    if inputs is None or inputs.ndim == 1:
+        return Weighing(column_importance(columns, inputs))
+    squares = inputs.diagonal(dim1=1, dim2=2).flatten()[:columns]
+    return Weighing(column_importance(columns, squares), passing_shares(inputs))
+
+
+def passing_shares(products: torch.Tensor) -> torch.Tensor:
+    """products (Bk, 64, 64), mean products of the inputs of a group's columns -> float32 (Bk, 64, 64).
+
+    Row k says which share of the error of column k the columns after it take over, so that the product with such inputs
+    changes least (Frantar and others, GPTQ, 2023, within a group): the upper Cholesky factor of the inverse, each row
+    over its diagonal. A hundredth of the mean square is added to the squares, lest chance products be trusted.
+    """
+    squares = products.double().diagonal(dim1=1, dim2=2)
+    damping = (DAMPING * squares.sum(1) / (squares > 0).sum(1).clamp_min(1)).clamp_min(1e-30)
+    damped = products.double() + torch.diag_embed(damping[:, None].expand_as(squares))
+    scale = damping[:, None, None]
+    inverse = torch.linalg.inv(damped / scale)
+    factor = torch.linalg.cholesky((inverse + inverse.mT) / 2, upper=True)
+    return (factor / factor.diagonal(dim1=1, dim2=2)[..., None]).triu(1).float().contiguous()
 
 
 def packer_name() -> str:
@@ -61,29 +97,30 @@ def column_importance(columns: int, importance: torch.Tensor | None) -> torch.Te
     return functional.pad(share.clamp_min(LEAST_IMPORTANCE), (0, -columns % COLUMNS)).contiguous()
 
 
-def packed_by_torch(weights: torch.Tensor, packing: Packing, share: torch.Tensor) -> Packed:
-    """`share` is what `column_importance` gives."""
+def packed_by_torch(weights: torch.Tensor, packing: Packing, weighing: Weighing) -> Packed:
+    """`packed` without a compiler."""
     wrong = int((~torch.isfinite(weights)).sum())
     if wrong:
         raise _not_finite(wrong)
-    blocks = fitted_blocks(weights, packing, share)
+    blocks = fitted_blocks(weights, packing, weighing.share, weighing.passing)
     dense = unpack(packing, {"blocks": blocks}, tuple(weights.shape), 0, len(weights), torch.float32)
-    share, weights = share[: weights.shape[1]].double(), weights.double()
+    share, weights = weighing.share[: weights.shape[1]].double(), weights.double()
     return Packed(blocks, float(((dense - weights) ** 2 * share).sum()), float((weights**2 * share).sum()))
 
 
-def packed_by_c(packer: NativePacker, weights: torch.Tensor, packing: Packing, share: torch.Tensor) -> Packed:
-    """`share` is what `column_importance` gives."""
+def packed_by_c(packer: NativePacker, weights: torch.Tensor, packing: Packing, weighing: Weighing) -> Packed:
+    """`packed` by this packer."""
     rows, columns = weights.shape
     weights = weights if weights.dtype in KINDS else weights.float()
     weights = weights if weights.stride(1) == 1 else weights.contiguous()
     blocks = torch.empty(block_shape(packing, rows, columns), dtype=torch.uint8)
     books, starts, sums = codebooks(), torch.tensor(STARTS[packing.name]), torch.zeros(2, dtype=torch.float64)
+    passing = None if weighing.passing is None else weighing.passing.data_ptr()
     wrong = packer.pack(
         PackingJob(
-            weights.data_ptr(), share.data_ptr(), books.data_ptr(), starts.data_ptr(), blocks.data_ptr(),
-            sums.data_ptr(), KINDS[weights.dtype], rows, columns, weights.stride(0), packing.bits, len(starts),
-            ROUNDS[packing.name],
+            weights.data_ptr(), weighing.share.data_ptr(), passing, books.data_ptr(), starts.data_ptr(),
+            blocks.data_ptr(), sums.data_ptr(), KINDS[weights.dtype], rows, columns, weights.stride(0),
+            packing.bits, len(starts), ROUNDS[packing.name],
         )
     )  # fmt: skip
     if wrong:

@@ -17,6 +17,7 @@ enum { ROWS = 16, COLUMNS = 64, PARTS = ROWS / LANES, CELLS = 32, LEVELS = 16, B
 struct packing {
     const void *weights;     /* (rows, row_step) numbers of `kind`, of which `columns` are packed */
     const float *importance; /* (block columns * 64), zeros where there is no column */
+    const float *passing;    /* (block columns, 64, 64): the share of an error that later columns take over, or NULL */
     const float *books;      /* (4, 16), rising */
     const float *starts;     /* shares of the range that a first scale covers */
     uint8_t *blocks;
@@ -286,6 +287,37 @@ static void prepare(struct group *group, const float (*lanes)[ROWS], int part, c
     group->spread_y = squares - group->mean_y * group->sum_y;
 }
 
+/* The level nearest to x in each lane's own book, which the low bits of the offset name. */
+INLINE floats nearest_marked(floats x, const struct book *books, words number, words *code) {
+    floats level = all(0.0f);
+    *code = (words)level;
+    for (uint32_t i = 0; i < BOOKS; i++) {
+        words own, mine = (words)(number == i);
+        floats here = nearest_level(x, books + i, 0, &own);
+        level = pick(mine, here, level);
+        *code = (own & mine) | (*code & ~mine);
+    }
+    return level;
+}
+
+/* Chooses codes anew, a column after another, each for what the errors of those before have made of it: the products
+ * with inputs that go together then differ less. */
+static void pass_on(const struct group *group, const struct book *books, int64_t bits, const float *passing,
+                    struct best *best) {
+    floats w[COLUMNS], over = inverse(best->scale), error = all(0.0f);
+    words number = (words)best->offset >> 16 & 3u;
+    memcpy(w, group->w, sizeof w);
+    for (int k = 0; k < COLUMNS; k++) {
+        floats x = (w[k] - best->offset) * over;
+        floats level = bits == 8 ? nearest_byte(x, &best->codes[k]) : nearest_marked(x, books, number, &best->codes[k]);
+        floats value = level * best->scale + best->offset;
+        floats left = w[k] - value, miss = (value - group->w[k]) * group->over_half;
+        error += group->h[k] * miss * miss;
+        for (int j = k + 1; j < COLUMNS; j++) w[j] -= left * passing[k * COLUMNS + j];
+    }
+    best->error = error;
+}
+
 /* Adds up what the blocks leave of the weights, for people: in doubles, a lane after another. */
 static void account(const struct group *group, const struct best *best, int64_t lanes, double *sums) {
     floats squares = all(0.0f);
@@ -333,6 +365,7 @@ EXPORT int64_t windlass_pack(const struct packing *job) {
                 if (job->bits == 8) fit_bytes(&group, job, &best);
                 else if (by_cells) fit_by_cells(&group, books, job, &best);
                 else fit_by_counting(&group, books, job, &best);
+                if (job->passing) pass_on(&group, books, job->bits, job->passing + b * COLUMNS * COLUMNS, &best);
                 account(&group, &best, job->rows - row - part * LANES, job->sums);
                 store(scale + part * LANES, best.scale);
                 store(offset + part * LANES, best.offset);

@@ -27,7 +27,9 @@ class PackingJob(ctypes.Structure):
     """`struct packing` of the C source."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("weights", "importance", "books", "starts", "blocks", "sums")),
+        *((name, ctypes.c_void_p) for name in (
+            "weights", "importance", "passing", "books", "starts", "blocks", "sums",
+        )),
         *((name, ctypes.c_int64) for name in (
             "kind", "rows", "columns", "row_step", "bits", "start_count", "rounds",
         )),
