@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from attention_world import RULES, Heads
 from interpreted_triton import DEVICES, bfloat16_as_devices_do
@@ -18,8 +19,10 @@ from windlass.kernels import decode_runs as decode_runs_file
 from windlass.kernels.attention import decode_sizes
 from windlass.kernels.backend import ProductChoice
 from windlass.kernels.cuda import decode as decode_file
+from windlass.kernels.cuda import launchers
 from windlass.kernels.cuda.backend import DeviceKernels, load_kernels
 from windlass.kernels.cuda.decode import decode_by, takes
+from windlass.kernels.cuda.device_pages import DevicePages, PackedLayout, packed_pages
 from windlass.kernels.cuda.guard import Guard
 from windlass.kernels.decode_attention import decode_attention, partial_decode
 from windlass.kernels.decode_plan import DecodePlan, plan_reads
@@ -132,6 +135,63 @@ def test_a_sequence_that_reads_nothing_has_no_share(device: str) -> None:
     out, log_sum = decode_by(load_kernels(), query, store, planned(store, heads, some), RULE)
     assert torch.equal(out[1], torch.zeros_like(out[1])) and bool((log_sum[1] == -torch.inf).all())
     assert (out[::2] - reference(query, store)[::2]).abs().max() < 2e-6
+
+
+# --- packed pages ---------------------------------------------------------------------------------------------------
+
+
+def packed_world(bits: int, heads: Heads, group: int, device: str) -> tuple[DevicePages, torch.Tensor, torch.Tensor]:
+    """Pages of random codes, scales and zeros, and the keys and values (N, H, P, D) that they stand for, in float64."""
+    lead, (dk, dv) = (PAGES, heads.key), (heads.key_dim, heads.value_dim)
+    key_codes, value_codes = (torch.randint(0, 1 << bits, (*lead, PAGE_TOKENS, dim)) for dim in (dk, dv))
+    key_scales = torch.randn(*lead, 2, dk).mul(2.0**-bits).half()
+    value_scales = torch.randn(*lead, 2, dv // group, PAGE_TOKENS).mul(2.0**-bits).half()
+    parts = [
+        _rows(key_codes, bits),
+        key_scales.view(torch.uint8),
+        _rows(value_codes, bits),
+        value_scales.view(torch.uint8),
+    ]
+    flat = [part.reshape(PAGES, -1) for part in parts]
+    flat = [functional.pad(part, (0, part.shape[1] % 2)) for part in flat]
+    places = [sum(part.shape[1] for part in flat[:at]) for at in range(4)]
+    layout = PackedLayout(heads.key, PAGE_TOKENS, dk, dv, bits, group, *places[1:])
+    packed = torch.cat(flat, dim=1).to(device)
+    scale, zero = key_scales.double().split(1, dim=2)
+    key = key_codes * scale + zero
+    scale, zero = value_scales.double().transpose(3, 4).repeat_interleave(group, dim=4).unbind(2)
+    return packed_pages(packed, layout), key.to(device), (value_codes * scale + zero).to(device)
+
+
+def _rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes (..., D) -> bytes (..., row)."""
+    if bits == 8:
+        return codes.to(torch.uint8)
+    row = -(-codes.shape[-1] // 2)
+    high = functional.pad(codes[..., row:], (0, 2 * row - codes.shape[-1]))
+    return (codes[..., :row] | high << 4).to(torch.uint8)
+
+
+@DEVICES
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("heads", "group"),
+    [(Heads(6, 2, 64, 64), 64), (Heads(4, 2, 32, 128), 64), (Heads(3, 3, 33, 20), 20), (Heads(4, 1, 16, 256), 64)],
+    ids=["one group", "two groups", "odd", "four groups"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_packed_pages_are_attended_to_as_exactly_as_unpacked_ones(
+    bits: int, heads: Heads, group: int, dtype: torch.dtype, device: str
+) -> None:
+    pages, key, value = packed_world(bits, heads, group, device)
+    query = torch.randn(SEQUENCES, heads.query, heads.key_dim, device=device).to(dtype)
+    unpacked = poisoned_store(heads, dtype, device)
+    runs = planned(unpacked, heads).device_runs
+    out, _ = launchers.decode_pages(query, pages, runs, RULE.scaling, None)
+    unpacked.keys, unpacked.values = key, value
+    exact = reference(query, unpacked)
+    unpacked.keys, unpacked.values = key.to(dtype), value.to(dtype)
+    assert (out - exact).norm() <= 2 * (reference(query, unpacked, dtype=dtype) - exact).norm()
 
 
 def test_layers_that_no_program_holds_are_left_to_torch() -> None:
