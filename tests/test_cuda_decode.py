@@ -126,6 +126,18 @@ def test_in_16_bits_it_is_as_exact_as_torch(dtype: torch.dtype, device: str) -> 
     assert (out - exact).norm() <= 2 * (reference(query, store, dtype=dtype) - exact).norm()
 
 
+def test_runs_are_carried_so_that_one_compilation_serves_all() -> None:
+    """Triton compiles a kernel anew where a pointer is not, or no longer, a multiple of 16."""
+    for count in range(1, 8):
+        plan = planned(poisoned_store(Heads(), torch.float32, "cpu"), Heads(), READS[:count])
+        runs, carried = plan.runs, plan.device_runs
+        for name in ("page", "start", "stop", "first", "owner"):
+            part, original = getattr(carried, name), getattr(runs, name)
+            assert torch.equal(part[: len(original)], original) and part.storage_offset() % 4 == 0
+        assert carried.first_run.storage_offset() % 4 == 0
+        assert carried.first_run[:4].diff().tolist() == [runs.owner.tolist().count(owner) for owner in range(3)]
+
+
 @DEVICES
 def test_a_sequence_that_reads_nothing_has_no_share(device: str) -> None:
     heads = Heads()
@@ -175,14 +187,20 @@ def _rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
 @DEVICES
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
-    ("heads", "group"),
-    [(Heads(6, 2, 64, 64), 64), (Heads(4, 2, 32, 128), 64), (Heads(3, 3, 33, 20), 20), (Heads(4, 1, 16, 256), 64)],
-    ids=["one group", "two groups", "odd", "four groups"],
+    ("heads", "group", "dtype"),
+    [
+        (Heads(6, 2, 64, 64), 64, torch.float32),
+        (Heads(6, 2, 64, 64), 64, torch.float16),
+        (Heads(4, 2, 32, 128), 64, torch.bfloat16),
+        (Heads(3, 3, 33, 20), 20, torch.bfloat16),
+        (Heads(4, 1, 16, 256), 64, torch.bfloat16),
+    ],
+    ids=["float32", "float16", "two groups", "odd", "four groups"],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_packed_pages_are_attended_to_as_exactly_as_unpacked_ones(
     bits: int, heads: Heads, group: int, dtype: torch.dtype, device: str
 ) -> None:
+    """Channels of a value are multiplied by pieces that share a scale and a half of the bytes."""
     pages, key, value = packed_world(bits, heads, group, device)
     query = torch.randn(SEQUENCES, heads.query, heads.key_dim, device=device).to(dtype)
     unpacked = poisoned_store(heads, dtype, device)
