@@ -1,4 +1,4 @@
-"""How attention multiplies, chosen with its reason, so that `doctor` can say it and tests can override it."""
+"""How attention and packed weights multiply, chosen with a reason that `doctor` can say and tests can override."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +7,7 @@ import torch
 
 from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
 from windlass.kernels.native.library import NativeLibrary, native_library
+from windlass.kernels.native.product import PACKINGS, ProductLibrary, product_library
 
 WIDENED_ROWS = 1
 """Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
@@ -20,6 +21,24 @@ class ProductChoice:
 
     name: Literal["native", "device", "exact", "widened", "paired"]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackedChoice:
+    """`fused` is our own kernel, which unpacks in registers; `tiles` unpacks some rows at a time for torch."""
+
+    name: Literal["fused", "tiles"]
+    reason: str
+
+
+def choose_packed(packing: str, device: torch.device) -> PackedChoice:
+    """How activations are multiplied with a matrix of `packing`, where its bytes lie."""
+    if device.type != "cpu" or packing not in PACKINGS:
+        return PackedChoice("tiles", f"no kernel for {packing} on {device.type}")
+    library = product_library()
+    if isinstance(library, ProductLibrary):
+        return PackedChoice("fused", library.says)
+    return PackedChoice("tiles", library.reason)
 
 
 def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:
