@@ -14,6 +14,8 @@ from torch.nn import functional
 from attention_world import RULES, Heads
 from interpreted_triton import DEVICES, bfloat16_as_devices_do
 from windlass.facts.attention_rule import AttentionRule
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.packed_page import PackedPage
 from windlass.kernels import decode_attention as decode_attention_file
 from windlass.kernels import decode_runs as decode_runs_file
 from windlass.kernels.attention import decode_sizes
@@ -26,6 +28,8 @@ from windlass.kernels.cuda.device_pages import DevicePages, PackedLayout, packed
 from windlass.kernels.cuda.guard import Guard
 from windlass.kernels.decode_attention import decode_attention, partial_decode
 from windlass.kernels.decode_plan import DecodePlan, plan_reads
+from windlass.kernels.packed_pages import PackedPages
+from windlass.kernels.page_packing import pack_pages
 from windlass.kernels.page_read import PageRead
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.reference_attention import reference_attention
@@ -210,6 +214,20 @@ def test_packed_pages_are_attended_to_as_exactly_as_unpacked_ones(
     exact = reference(query, unpacked)
     unpacked.keys, unpacked.values = key.to(dtype), value.to(dtype)
     assert (out - exact).norm() <= 2 * (reference(query, unpacked, dtype=dtype) - exact).norm()
+
+
+@DEVICES
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_caches_own_packed_pages_are_attended_to(bits: int, device: str) -> None:
+    page = PackedPage(CacheShape(2, 16, 2, 128), PAGE_TOKENS, bits)
+    key, value = torch.randn(PAGES, 2, PAGE_TOKENS, 16), torch.randn(PAGES, 2, PAGE_TOKENS, 128)
+    store = PackedPages(pack_pages(key, value, page).to(device), page, torch.float32)
+    plan = plan_reads(READS, SEQUENCES, PAGE_TOKENS, decode_sizes(4, store), torch.device(device))
+    query = torch.randn(SEQUENCES, 4, 16, device=device)
+    assert takes(query, store)
+    out, log_sum = decode_by(load_kernels(), query, store, plan, RULE)
+    by_torch = partial_decode(query, store, plan, RULE, ProductChoice("exact", "for the test"))
+    assert (out - by_torch[0]).abs().max() < 4e-6 and torch.allclose(log_sum, by_torch[1], atol=1e-5)
 
 
 def test_layers_that_no_program_holds_are_left_to_torch() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from windlass.facts.packed_page import PackedPage
 from windlass.kernels.page_store import PageStore
 
 
@@ -64,6 +65,15 @@ class PackedLayout:
     def row(self, dim: int) -> int:
         """Bytes of a token's codes in one head."""
         return -(-dim * self.bits // 8)
+
+
+def layout_of(page: PackedPage) -> PackedLayout:
+    """Of the cache's own packed pages."""
+    shape = page.shape
+    return PackedLayout(
+        shape.key_heads, page.tokens, shape.key_dim, shape.value_dim, page.bits, page.value_group,
+        page.key_scales_at, page.values_at, page.value_scales_at,
+    )  # fmt: skip
 
 
 def packed_pages(packed: torch.Tensor, layout: PackedLayout) -> DevicePages:
