@@ -14,7 +14,7 @@ from triton.runtime.jit import JITFunction
 
 from windlass.facts.packing import Packing
 from windlass.kernels.cuda import launchers
-from windlass.kernels.cuda.device_pages import stored_pages
+from windlass.kernels.cuda.device_pages import PackedLayout, packed_pages, stored_pages
 from windlass.kernels.cuda.tile import product_tiles, row_tiles
 from windlass.kernels.decode_runs import decode_runs, runs_on
 from windlass.kernels.encodings.blocks import INT4, INT8, block_shape
@@ -79,6 +79,17 @@ def compile_decode() -> None:
                 launchers.decode_pages(query, stored_pages(store), runs, dim**-0.5, softcap)
 
 
+def compile_packed_decode() -> None:
+    runs = runs_on(torch.device("cpu"), decode_runs([PageRead(0, 0, 0, 64), PageRead(1, 0, 0, 64)], 1))
+    for dtype in TYPES:
+        for bits, dim, group in ((8, 128, 64), (4, 128, 64), (4, 80, 80), (8, 256, 64)):
+            codes, scales = 8 * 64 * dim * bits // 8, 8 * 2 * dim * 2
+            nbytes = 2 * codes + scales + 8 * 2 * (dim // group) * 64 * 2
+            layout = PackedLayout(8, 64, dim, dim, bits, group, codes, codes + scales, 2 * codes + scales)
+            pages = packed_pages(torch.empty(2, nbytes, dtype=torch.uint8), layout)
+            launchers.decode_pages(torch.empty(1, 32, dim, dtype=dtype), pages, runs, dim**-0.5, None)
+
+
 def main() -> None:
     driver.set_active(AbsentDevice(int(sys.argv[1])))
     run, compiled = JITFunction.run, set()
@@ -92,6 +103,7 @@ def main() -> None:
     compile_products()
     compile_unpacking()
     compile_decode()
+    compile_packed_decode()
     names = {name for name, _ in compiled}
     print(f"{len(compiled)} kernels of {len(names)} names")
 

@@ -9,20 +9,27 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from attention_world import RULES, Heads
 from interpreted_triton import DEVICES, bfloat16_as_devices_do
 from windlass.facts.attention_rule import AttentionRule
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.packed_page import PackedPage
 from windlass.kernels import decode_attention as decode_attention_file
 from windlass.kernels import decode_runs as decode_runs_file
 from windlass.kernels.attention import decode_sizes
 from windlass.kernels.backend import ProductChoice
 from windlass.kernels.cuda import decode as decode_file
+from windlass.kernels.cuda import launchers
 from windlass.kernels.cuda.backend import DeviceKernels, load_kernels
 from windlass.kernels.cuda.decode import decode_by, takes
+from windlass.kernels.cuda.device_pages import DevicePages, PackedLayout, packed_pages
 from windlass.kernels.cuda.guard import Guard
 from windlass.kernels.decode_attention import decode_attention, partial_decode
 from windlass.kernels.decode_plan import DecodePlan, plan_reads
+from windlass.kernels.packed_pages import PackedPages
+from windlass.kernels.page_packing import pack_pages
 from windlass.kernels.page_read import PageRead
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.reference_attention import reference_attention
@@ -123,6 +130,18 @@ def test_in_16_bits_it_is_as_exact_as_torch(dtype: torch.dtype, device: str) -> 
     assert (out - exact).norm() <= 2 * (reference(query, store, dtype=dtype) - exact).norm()
 
 
+def test_runs_are_carried_so_that_one_compilation_serves_all() -> None:
+    """Triton compiles a kernel anew where a pointer is not, or no longer, a multiple of 16."""
+    for count in range(1, 8):
+        plan = planned(poisoned_store(Heads(), torch.float32, "cpu"), Heads(), READS[:count])
+        runs, carried = plan.runs, plan.device_runs
+        for name in ("page", "start", "stop", "first", "owner"):
+            part, original = getattr(carried, name), getattr(runs, name)
+            assert torch.equal(part[: len(original)], original) and part.storage_offset() % 4 == 0
+        assert carried.first_run.storage_offset() % 4 == 0
+        assert carried.first_run[:4].diff().tolist() == [runs.owner.tolist().count(owner) for owner in range(3)]
+
+
 @DEVICES
 def test_a_sequence_that_reads_nothing_has_no_share(device: str) -> None:
     heads = Heads()
@@ -132,6 +151,83 @@ def test_a_sequence_that_reads_nothing_has_no_share(device: str) -> None:
     out, log_sum = decode_by(load_kernels(), query, store, planned(store, heads, some), RULE)
     assert torch.equal(out[1], torch.zeros_like(out[1])) and bool((log_sum[1] == -torch.inf).all())
     assert (out[::2] - reference(query, store)[::2]).abs().max() < 2e-6
+
+
+# --- packed pages ---------------------------------------------------------------------------------------------------
+
+
+def packed_world(bits: int, heads: Heads, group: int, device: str) -> tuple[DevicePages, torch.Tensor, torch.Tensor]:
+    """Pages of random codes, scales and zeros, and the keys and values (N, H, P, D) that they stand for, in float64."""
+    lead, (dk, dv) = (PAGES, heads.key), (heads.key_dim, heads.value_dim)
+    key_codes, value_codes = (torch.randint(0, 1 << bits, (*lead, PAGE_TOKENS, dim)) for dim in (dk, dv))
+    key_scales = torch.randn(*lead, 2, dk).mul(2.0**-bits).half()
+    value_scales = torch.randn(*lead, 2, dv // group, PAGE_TOKENS).mul(2.0**-bits).half()
+    parts = [
+        _rows(key_codes, bits),
+        key_scales.view(torch.uint8),
+        _rows(value_codes, bits),
+        value_scales.view(torch.uint8),
+    ]
+    flat = [part.reshape(PAGES, -1) for part in parts]
+    flat = [functional.pad(part, (0, part.shape[1] % 2)) for part in flat]
+    places = [sum(part.shape[1] for part in flat[:at]) for at in range(4)]
+    layout = PackedLayout(heads.key, PAGE_TOKENS, dk, dv, bits, group, *places[1:])
+    packed = torch.cat(flat, dim=1).to(device)
+    scale, zero = key_scales.double().split(1, dim=2)
+    key = key_codes * scale + zero
+    scale, zero = value_scales.double().transpose(3, 4).repeat_interleave(group, dim=4).unbind(2)
+    return packed_pages(packed, layout), key.to(device), (value_codes * scale + zero).to(device)
+
+
+def _rows(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Codes (..., D) -> bytes (..., row)."""
+    if bits == 8:
+        return codes.to(torch.uint8)
+    row = -(-codes.shape[-1] // 2)
+    high = functional.pad(codes[..., row:], (0, 2 * row - codes.shape[-1]))
+    return (codes[..., :row] | high << 4).to(torch.uint8)
+
+
+@DEVICES
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("heads", "group", "dtype"),
+    [
+        (Heads(6, 2, 64, 64), 64, torch.float32),
+        (Heads(6, 2, 64, 64), 64, torch.float16),
+        (Heads(4, 2, 32, 128), 64, torch.bfloat16),
+        (Heads(3, 3, 33, 20), 20, torch.bfloat16),
+        (Heads(4, 1, 16, 256), 64, torch.bfloat16),
+    ],
+    ids=["float32", "float16", "two groups", "odd", "four groups"],
+)
+def test_packed_pages_are_attended_to_as_exactly_as_unpacked_ones(
+    bits: int, heads: Heads, group: int, dtype: torch.dtype, device: str
+) -> None:
+    """Channels of a value are multiplied by pieces that share a scale and a half of the bytes."""
+    pages, key, value = packed_world(bits, heads, group, device)
+    query = torch.randn(SEQUENCES, heads.query, heads.key_dim, device=device).to(dtype)
+    unpacked = poisoned_store(heads, dtype, device)
+    runs = planned(unpacked, heads).device_runs
+    out, _ = launchers.decode_pages(query, pages, runs, RULE.scaling, None)
+    unpacked.keys, unpacked.values = key, value
+    exact = reference(query, unpacked)
+    unpacked.keys, unpacked.values = key.to(dtype), value.to(dtype)
+    assert (out - exact).norm() <= 2 * (reference(query, unpacked, dtype=dtype) - exact).norm()
+
+
+@DEVICES
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_caches_own_packed_pages_are_attended_to(bits: int, device: str) -> None:
+    page = PackedPage(CacheShape(2, 16, 2, 128), PAGE_TOKENS, bits)
+    key, value = torch.randn(PAGES, 2, PAGE_TOKENS, 16), torch.randn(PAGES, 2, PAGE_TOKENS, 128)
+    store = PackedPages(pack_pages(key, value, page).to(device), page, torch.float32)
+    plan = plan_reads(READS, SEQUENCES, PAGE_TOKENS, decode_sizes(4, store), torch.device(device))
+    query = torch.randn(SEQUENCES, 4, 16, device=device)
+    assert takes(query, store)
+    out, log_sum = decode_by(load_kernels(), query, store, plan, RULE)
+    by_torch = partial_decode(query, store, plan, RULE, ProductChoice("exact", "for the test"))
+    assert (out - by_torch[0]).abs().max() < 4e-6 and torch.allclose(log_sum, by_torch[1], atol=1e-5)
 
 
 def test_layers_that_no_program_holds_are_left_to_torch() -> None:

@@ -50,8 +50,6 @@ def partial_decode(
     if isinstance(store, PackedPages) and store.page.value_groups > MOST_VALUE_GROUPS:
         choice = choice or choose_products(query.dtype, query.device, rows)
     choice = choice or choose_decode(query.dtype, query.device, rows)
-    if choice.name == "device" and isinstance(store, PackedPages):
-        choice = choose_products(query.dtype, query.device, rows)
     if choice.name == "device":
         products = choose_products(query.dtype, query.device, rows)
         return device_decode(query, store, plan, rule, lambda: partial_decode(query, store, plan, rule, products))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from windlass.kernels.page_read import PageRead
 
@@ -42,7 +43,10 @@ class DecodeRuns:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRuns:
-    """`DecodeRuns` on a device; sequence s has the runs first_run[s] .. first_run[s + 1], int32 (S + 1,)."""
+    """`DecodeRuns` on a device; sequence s has the runs first_run[s] .. first_run[s + 1], int32.
+
+    Tensors may be longer than what they hold.
+    """
 
     page: torch.Tensor
     start: torch.Tensor
@@ -58,7 +62,11 @@ class DeviceRuns:
 def runs_on(device: torch.device, runs: DecodeRuns) -> DeviceRuns:
     """The same runs, carried to a device in one copy."""
     first_run = torch.searchsorted(runs.owner, torch.arange(runs.sequences + 1, dtype=torch.int32), out_int32=True)
-    parts = (runs.page, runs.start, runs.stop, runs.first, runs.owner, first_run)
+    # Each part begins at a multiple of 16 bytes: Triton compiles anew for every way in which they do and do not.
+    parts = [
+        functional.pad(part, (0, -len(part) % 4))
+        for part in (runs.page, runs.start, runs.stop, runs.first, runs.owner, first_run)
+    ]
     carried = torch.cat(parts).to(device).split([len(part) for part in parts])
     return DeviceRuns(*carried, runs.sequences, runs.count, runs.one_each)
 

@@ -7,8 +7,9 @@ import torch
 
 from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
-from windlass.kernels.cuda.device_pages import stored_pages
+from windlass.kernels.cuda.device_pages import layout_of, packed_pages, stored_pages
 from windlass.kernels.decode_plan import DecodePlan
+from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PageStore
 
 Partial = tuple[torch.Tensor, torch.Tensor]
@@ -20,7 +21,11 @@ LARGEST_GROUP = 128
 
 
 def device_decode(
-    query: torch.Tensor, store: PageStore, plan: DecodePlan, rule: AttentionRule, plain: Callable[[], Partial]
+    query: torch.Tensor,
+    store: PageStore | PackedPages,
+    plan: DecodePlan,
+    rule: AttentionRule,
+    plain: Callable[[], Partial],
 ) -> Partial:
     """As `partial_decode`, by the kernel or, where that does not take such a layer or does not run here, by `plain`."""
     kernels = device_kernels()
@@ -31,16 +36,21 @@ def device_decode(
         return kernels.guard.tried(f"decode attention in {query.dtype}", kernel, plain)
 
 
-def takes(query: torch.Tensor, store: PageStore) -> bool:
+def takes(query: torch.Tensor, store: PageStore | PackedPages) -> bool:
     """Whether the kernel attends to such a layer."""
+    if isinstance(store, PackedPages):
+        shape = store.page.shape
+        alike = query.dtype == store.dtype and shape.key_heads == shape.value_heads
+        small = max(shape.key_dim, shape.value_dim) <= LARGEST_DIM
+        return alike and small and query.shape[1] <= LARGEST_GROUP * shape.key_heads
     heads, key_dim, value_dim = store.keys.shape[1], store.keys.shape[-1], store.values.shape[-1]
     alike = query.dtype == store.keys.dtype == store.values.dtype and store.values.shape[1] == heads
     return alike and max(key_dim, value_dim) <= LARGEST_DIM and query.shape[1] <= LARGEST_GROUP * heads
 
 
 def decode_by(
-    kernels: DeviceKernels, query: torch.Tensor, store: PageStore, plan: DecodePlan, rule: AttentionRule
+    kernels: DeviceKernels, query: torch.Tensor, store: PageStore | PackedPages, plan: DecodePlan, rule: AttentionRule
 ) -> Partial:
     """query (S, H, Dk) -> out (S, H, Dv) and log-sum-exp (S, H), float32."""
-    pages = stored_pages(store)
+    pages = stored_pages(store) if isinstance(store, PageStore) else packed_pages(store.packed, layout_of(store.page))
     return kernels.launchers.decode_pages(query.contiguous(), pages, plan.device_runs, rule.scaling, rule.softcap)

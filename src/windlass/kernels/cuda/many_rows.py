@@ -22,7 +22,7 @@ ARRANGED_ROWS = 64
 """From so many rows of activations on, a copy that lets them be read in order is worth its time."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M", "share"])
 def _many_rows_kernel(
     words: tl.tensor, x: tl.tensor, out: tl.tensor,
     N: tl.tensor, K: tl.tensor, M: tl.tensor, block_columns: tl.tensor, share: tl.tensor,

@@ -15,7 +15,7 @@ from windlass.kernels.cuda.block_codes import PAIRS, level, of_row, row_curve
 from windlass.kernels.cuda.tile import Tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["share"])
 def _one_row_kernel(
     words: tl.tensor, x: tl.tensor, out: tl.tensor,
     N: tl.tensor, K: tl.tensor, block_columns: tl.tensor, share: tl.tensor,

@@ -39,7 +39,7 @@ def _signed(byte: tl.tensor) -> tl.tensor:
     return ((byte ^ 128) - 128).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces"])
 def _q4_0_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.constexpr) -> None:
     piece = (tl.program_id(0).to(tl.int64) * PIECES + tl.arange(0, PIECES))[:, None]
     there = piece < pieces
@@ -52,7 +52,7 @@ def _q4_0_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.
     tl.store(target + 16, (((byte >> 4) - 8).to(tl.float32) * scale).to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces"])
 def _q8_0_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.constexpr) -> None:
     piece = (tl.program_id(0).to(tl.int64) * PIECES + tl.arange(0, PIECES))[:, None]
     there = piece < pieces
@@ -74,7 +74,7 @@ def _q4_k_scale(block: tl.tensor, run: tl.tensor, there: tl.tensor) -> tuple[tl.
     return scale.to(tl.float32), minimum.to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces"])
 def _q4_k_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.constexpr) -> None:
     piece = (tl.program_id(0).to(tl.int64) * PIECES + tl.arange(0, PIECES))[:, None]
     there = piece < pieces
@@ -90,7 +90,7 @@ def _q4_k_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.
         tl.store(target + 32 * high, number.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces"])
 def _q6_k_kernel(data: tl.tensor, out: tl.tensor, pieces: tl.tensor, PIECES: tl.constexpr) -> None:
     piece = (tl.program_id(0).to(tl.int64) * PIECES + tl.arange(0, PIECES))[:, None]
     there = piece < pieces
