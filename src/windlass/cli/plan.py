@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
+from windlass.facts.cache_format import cache_format
 from windlass.facts.machine import Machine
 from windlass.facts.machine_store import kept_machine
 from windlass.facts.model_facts import ModelFacts
@@ -43,6 +45,9 @@ def plan(
     ] = None,
     shape: Annotated[str | None, typer.Option(metavar="NAME", help=f"A shape: {', '.join(shapes())}.")] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="auto (as the checkpoint), bfloat16, float16.")] = "auto",
+    kv_cache_dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Keys and values in auto (the dtype of the model), int8 or int4.")
+    ] = "auto",
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
@@ -57,7 +62,9 @@ def plan(
         raise UsageError(f"--revision {revision} has no effect: the shape {named} is made up; leave it out")
     seconds = limit.seconds(datetime.now().astimezone())
     drawing.check()
-    facts = late("jobs.model_description").describe_model(named, revision, dtype=dtype)
+    kept_as = cache_format(kv_cache_dtype)
+    described = late("jobs.model_description").describe_model(named, revision, dtype=dtype)
+    facts = replace(described, cache_format=kept_as)
     job = late("jobs.planning")
     workload = _workload(job, work, named)
     _check_length(facts, workload)
