@@ -1,6 +1,6 @@
 """Decode of 32 sequences of 512 tokens under a hard 6 GB cap: attention's share of a pass, and its rate.
 
-Run: python -m benchmarks cache MODEL_FOLDER [--rounds 3]   (as root, Linux)
+Run: python -m benchmarks cache MODEL_FOLDER [--rounds 3] [--kv-cache-dtype int8]   (as root, Linux)
 """
 
 import argparse
@@ -16,12 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kv-cache-dtype", default="auto", help="auto, int8 or int4")
     options = parser.parse_args()
     model = llama_3b(options.model)
     print(machine())
     rates = []
     for number in range(1, options.rounds + 1):
-        measured = windlass_bench(model, *FLAGS, cap=CAP)
+        measured = windlass_bench(model, *FLAGS, "--kv-cache-dtype", options.kv_cache_dtype, cap=CAP)
         seconds, nbytes = measured["attention_seconds"], measured["attention_bytes"]
         rates.append(nbytes / seconds)
         print(

@@ -8,6 +8,7 @@ import typer
 
 from windlass.cli.numbers import counting, whole
 from windlass.errors import UsageError
+from windlass.facts.cache_format import cache_format
 from windlass.facts.choices import check_device, check_dtype, check_folder, check_quantization
 from windlass.units import parse_size
 
@@ -60,6 +61,13 @@ class BudgetFlags:
             rich_help_panel=_PANEL,
         ),
     ] = None  # fmt: skip
+    kv_cache_dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Keys and values in auto (the dtype of the model), int8 or int4.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "auto"  # fmt: skip
     max_model_len: Annotated[
         int | None,
         typer.Option(
@@ -111,6 +119,7 @@ class BudgetFlags:
         check_device(self.device, self.gpu_memory is not None)
         check_dtype(self.dtype)
         check_quantization(self.quantization)
+        cache_format(self.kv_cache_dtype)
         if self.offload_dir is not None:
             check_folder("--offload-dir", self.offload_dir.expanduser())
         for flag, value in (("--block-size", self.block_size), ("--micro-batch-tokens", self.micro_batch_tokens)):

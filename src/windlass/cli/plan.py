@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
+from windlass.facts.cache_format import cache_format
 from windlass.facts.choices import check_quantization
 from windlass.facts.gguf_model import is_gguf
 from windlass.facts.machine import Machine
@@ -46,6 +48,9 @@ def plan(
     ] = None,
     shape: Annotated[str | None, typer.Option(metavar="NAME", help=f"A shape: {', '.join(shapes())}.")] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="auto (as the checkpoint), bfloat16, float16.")] = "auto",
+    kv_cache_dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Keys and values in auto (the dtype of the model), int8 or int4.")
+    ] = "auto",
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
@@ -64,7 +69,8 @@ def plan(
     seconds = limit.seconds(datetime.now().astimezone())
     drawing.check()
     check_quantization(quantization)
-    facts = _described(named, revision, dtype, quantization)
+    kept_as = cache_format(kv_cache_dtype)
+    facts = replace(_described(named, revision, dtype, quantization), cache_format=kept_as)
     job = late("jobs.planning")
     workload = _workload(job, work, named)
     _check_length(facts, workload)

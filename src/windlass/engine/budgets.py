@@ -32,7 +32,7 @@ def demands(
     most = max(workload.num_prompts, workload.num_prompts * workload.prompt_len)
     micro_batch = micro_batch_tokens or min(MICRO_BATCH_TOKENS, most)
     rehearsal = Rehearsal(opened.lifted, opened.seat, opened.dtype, opened.device)
-    activations = rehearsal.activation_bytes(micro_batch, dict(opened.facts.cache_shapes))
+    activations = rehearsal.activation_bytes(micro_batch, dict(opened.facts.cache_shapes), opened.facts.cache_format)
     return_free_memory()
     held = resident_bytes()
     # No budget is larger than what the machine, or the process's control group, really has.

@@ -93,7 +93,8 @@ class Engine:
             side = HostSide(self.accelerator, self.host_lane, self.crew.idle)
         places = plan.block_size if opened.facts.cache_format.packs else 0
         table = PageTable(plan.num_pages, plan.page_tokens, places)
-        self.cache = KVCache(stores.by_layer(side), dict(opened.facts.cache_shapes), table)
+        shapes = dict(opened.facts.cache_shapes)
+        self.cache = KVCache(stores.by_layer(side), shapes, table, opened.facts.cache_format)
         undo.callback(self.cache.stores.clear)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         if self.trace is not None:

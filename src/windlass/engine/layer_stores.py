@@ -15,7 +15,8 @@ from windlass.memory.accelerator import Accelerator, DeviceMemory
 from windlass.memory.arena import Arena
 from windlass.model.layer_store import LayerStore, PlainStore
 from windlass.model.packed_here import PackedHere
-from windlass.model.packed_store import PackedStore
+from windlass.model.packed_store import FullPages, PackedStore
+from windlass.model.packed_tiers import HostPages, PackedTiers
 from windlass.model.spilling_store import SpillingStore
 from windlass.model.tiered_store import HostSide, TieredStore
 
@@ -48,17 +49,17 @@ class LayerStores:
             self.disk: DiskCache | None = None
             if plan.disk_pages:
                 assert offload_dir is not None, "a plan puts keys and values on disk only where it may"
-                self.disk = DiskCache(model.cache_shapes, plan, dtype, offload_dir)
+                self.disk = DiskCache(model, plan, dtype, offload_dir)
                 undo.callback(self.disk.close)
             self._undo = undo.pop_all()
 
     def by_layer(self, side: HostSide | None) -> Mapping[int, LayerStore]:
         """The store of each layer that has one. `side` is how a device reaches the host."""
         if self._model.cache_format.packs:
-            return self._packed()
+            return self._packed(side)
         here = self._plain(self._here, self._plan.device_pages, self._device)
         host = self._plain(self._host, self._plan.host_pages, torch.device("cpu")) if self._host is not None else {}
-        disk = self.disk.layers if self.disk is not None else {}
+        disk = self.disk.whole if self.disk is not None else {}
         if side is not None and self._plan.far_pages:
             return {layer: TieredStore(here[layer], host.get(layer), disk.get(layer), side, layer) for layer in here}
         if disk:
@@ -81,11 +82,19 @@ class LayerStores:
             offset += nbytes
         return stores
 
-    def _packed(self) -> dict[int, PackedStore]:
-        full = self._packed_pages(self._here, self._plan.device_pages)
+    def _packed(self, side: HostSide | None) -> dict[int, PackedStore]:
+        here = self._packed_pages(self._here, self._plan.device_pages)
+        host = self._packed_pages(self._host, self._plan.host_pages) if self._host is not None else {}
+        disk = self.disk.packed if self.disk is not None else {}
         offset = self._plan.device_pages * self._model.cache_page_bytes(self._plan.page_tokens)
         places = self._plain(self._here, self._plan.block_size, self._device, offset)
-        return {layer: PackedStore(places[layer], PackedHere(pages), pages.page) for layer, pages in full.items()}
+        stores = {}
+        for layer, pages in here.items():
+            full: FullPages = PackedHere(pages)
+            if host or disk:
+                full = PackedTiers(pages, HostPages(host.get(layer), disk.get(layer)), side, layer)
+            stores[layer] = PackedStore(places[layer], full, pages.page)
+        return stores
 
     def _packed_pages(self, arena: Arena | DeviceMemory, pages: int) -> dict[int, PackedPages]:
         stores, offset = {}, 0

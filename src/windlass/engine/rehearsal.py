@@ -10,16 +10,20 @@ import torch
 from torch import nn
 
 from windlass.facts.attention_rule import AttentionRule
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.attention_batch import AttentionBatch
+from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.token_span import TokenSpan
 from windlass.memory.process_memory import peak_resident_bytes, reset_peak, resident_bytes, return_free_memory
 from windlass.model.attention import connect_attention
 from windlass.model.conductor import Seat
 from windlass.model.kvcache import KVCache
-from windlass.model.layer_store import Batch, PlainStore
+from windlass.model.layer_store import Batch, LayerStore, PlainStore
 from windlass.model.lending import Slot, slots_of
+from windlass.model.packed_here import PackedHere
+from windlass.model.packed_store import PackedStore
 from windlass.model.page_table import PageTable
 from windlass.model.rotary import DeferredTables, SequenceLengths
 from windlass.model.text_config import known_positions
@@ -124,10 +128,12 @@ class Rehearsal:
         copied = 1.0 if scored and self.narrows_late else 0.0
         return max(1.0, used / (tokens * row_bytes)) + copied
 
-    def activation_bytes(self, tokens: int, shapes: Mapping[int, CacheShape]) -> int:
+    def activation_bytes(
+        self, tokens: int, shapes: Mapping[int, CacheShape], kept_as: CacheFormat = AS_COMPUTED
+    ) -> int:
         """Bytes the largest layer takes for a micro-batch of `tokens`, beside its weights and the row."""
         largest = max(range(len(self.lifted.layers)), key=lambda i: _parameters(self.lifted.layers[i].module))
-        cache, cache_bytes = _cache_of_one(shapes, largest, tokens, self.dtype, self.device)
+        cache, cache_bytes = _cache_of_one(shapes, largest, tokens, self.dtype, self.device, kept_as)
         row = tokens * self.lifted.model.config.hidden_size * self.dtype.itemsize
         used = self._measured(cache, tokens, play={largest})
         return max(used - cache_bytes - row, 4 * MIB)
@@ -234,16 +240,29 @@ class Rehearsal:
 
 
 def _cache_of_one(
-    shapes: Mapping[int, CacheShape], layer: int, tokens: int, dtype: torch.dtype, device: torch.device
+    shapes: Mapping[int, CacheShape],
+    layer: int,
+    tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    kept_as: CacheFormat,
 ) -> tuple[KVCache, int]:
     """A cache for one layer and one sequence, ready for its first micro-batch, and its bytes."""
     table = PageTable(-(-tokens // PAGE_TOKENS), PAGE_TOKENS)
     table.reserve(0, tokens)
-    stores, size = {}, 0
+    stores, size = dict[CacheShape, LayerStore](), 0
     for s in {shapes[layer]} if layer in shapes else set(shapes.values()):  # a layer that shares finds one of each kind
-        sizes = (table.num_pages, PAGE_TOKENS, s.key_heads, s.key_dim, s.value_heads, s.value_dim, dtype)
-        stores[s] = PlainStore(PageStore(*sizes, device))
+        pages = 1 if kept_as.packs else table.num_pages
+        sizes = (pages, PAGE_TOKENS, s.key_heads, s.key_dim, s.value_heads, s.value_dim, dtype)
+        unpacked = PageStore(*sizes, device)
         size += PageStore.nbytes(*sizes)
+        if not kept_as.packs:
+            stores[s] = PlainStore(unpacked)
+            continue
+        page = kept_as.packed_page(s, PAGE_TOKENS)
+        packed = torch.empty(table.num_pages, page.nbytes, dtype=torch.uint8, device=device)
+        stores[s] = PackedStore(unpacked, PackedHere(PackedPages(packed, page, dtype)), page)
+        size += packed.nbytes
     cache = KVCache({index: stores[s] for index, s in shapes.items() if s in stores}, shapes, table)
     cache.begin(Batch(AttentionBatch([TokenSpan(0, tokens, 0, table.pages[0])], PAGE_TOKENS, device)))
     return cache, size

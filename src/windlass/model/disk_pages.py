@@ -77,8 +77,8 @@ class DiskPages:
         reads = visible_reads(batch.decode_spans, rule, self.open.page_tokens, batch.held)
         in_memory = [replace(read, page=self._place[read.page]) for read in reads if read.page in self._place]
         on_disk = [read for read in reads if read.page not in self._place]
-        results = [self._attend(query, self.open, sorted(in_memory, key=_by_page), rule)] if in_memory else []
-        by_run = list(_runs(on_disk, self._run_pages))
+        results = [self._attend(query, self.open, sorted(in_memory, key=by_page), rule)] if in_memory else []
+        by_run = list(runs_of(on_disk, self._run_pages))
         wanted = [self.run(turn, run[0].page, run[-1].page + 1 - run[0].page) for run in by_run]
         found = {run.first: own for run, own in zip(wanted, by_run, strict=True)}
         for arrival in self.reads.take((self.layer, turn), wanted):
@@ -109,7 +109,9 @@ class DiskPages:
         rule = AttentionRule(1.0)
         reads = visible_reads(batch.decode_spans, rule, self.open.page_tokens, batch.held)
         on_disk = [read for read in reads if read.page not in self._place]
-        return [self.run(turn, run[0].page, run[-1].page + 1 - run[0].page) for run in _runs(on_disk, self._run_pages)]
+        return [
+            self.run(turn, run[0].page, run[-1].page + 1 - run[0].page) for run in runs_of(on_disk, self._run_pages)
+        ]
 
     def run(self, turn: int, first: int, count: int) -> Run:
         """The ranges of the file that hold pages first .. first + count, and where they go in a buffer."""
@@ -194,11 +196,12 @@ def page_bytes(store: PageStore) -> tuple[int, int]:
     return store.keys[0].nbytes, store.values[0].nbytes
 
 
-def _by_page(read: PageRead) -> tuple[int, int]:
+def by_page(read: PageRead) -> tuple[int, int]:
+    """For sorting."""
     return read.page, read.owner
 
 
-def _runs(reads: Sequence[PageRead], longest: int) -> Iterator[list[PageRead]]:
+def runs_of(reads: Sequence[PageRead], longest: int) -> Iterator[list[PageRead]]:
     """Reads of neighbouring pages together, at most `longest` pages in a run."""
     run: list[PageRead] = []
     for read in reads:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.page_store import PageStore
 from windlass.model.attention_clock import AttentionClock
@@ -37,8 +38,14 @@ class KVCache:
     is_compileable = False
     is_sliding: Sequence[bool] = ()
 
-    def __init__(self, stores: Mapping[int, LayerStore], shapes: Mapping[int, CacheShape], table: PageTable) -> None:
-        self.stores, self.shapes = dict(stores), dict(shapes)
+    def __init__(
+        self,
+        stores: Mapping[int, LayerStore],
+        shapes: Mapping[int, CacheShape],
+        table: PageTable,
+        kept_as: CacheFormat = AS_COMPUTED,
+    ) -> None:
+        self.stores, self.shapes, self.kept_as = dict(stores), dict(shapes), kept_as
         self.table = table
         self.clock = AttentionClock()
         self._now = MicroBatch()
@@ -77,7 +84,8 @@ class KVCache:
             out = store.attend(query, key, value, batch, rule, sinks)
         else:
             out = latent_attention(module, query, store, batch, rule, sinks)
-        self.clock.stop(start, self._now.decode_tokens * shape.elements * key.element_size())
+        page = self.kept_as.page_bytes(shape, self.table.page_tokens, key.element_size())
+        self.clock.stop(start, self._now.decode_tokens * page // self.table.page_tokens)
         return out
 
     def update(

@@ -30,8 +30,8 @@ from windlass.kernels.span_attention import finish, partial_attention
 from windlass.kernels.token_span import TokenSpan
 from windlass.model.layer_store import Batch
 
-PIECE_TOKENS = 4096
-"""Tokens of full pages that are unpacked at once for prompts."""
+PIECE_TOKENS = 512
+"""Tokens of full pages that are unpacked at once for prompts: no more than a micro-batch brings itself."""
 PACKED_AT_ONCE = 16
 """Pages that are packed at once."""
 

@@ -32,12 +32,39 @@ Partial = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Download:
+    """A tensor on its way to the host."""
+
+    wait: Callable[[], None]
+    target: torch.Tensor
+
+    def result(self) -> torch.Tensor:
+        """The tensor, once it has arrived."""
+        self.wait()
+        return self.target
+
+
+@dataclass(frozen=True, slots=True)
 class HostSide:
     """How the device reaches the host's part. `idle()` is entered while the caller waits, for others to compute."""
 
     accelerator: Accelerator
     lane: HostLane
     idle: Callable[[], AbstractContextManager[None]]
+
+    def download(self, source: torch.Tensor, what: str) -> Download:
+        """Sends a tensor to the host. `what` it is, is for timelines."""
+        target = self.accelerator.host_empty(source.shape, source.dtype)
+        mark = self.accelerator.download(source, target, name=f"download {what}")
+        return Download(mark.wait, target)
+
+    def upload(self, source: torch.Tensor, what: str) -> torch.Tensor:
+        """A copy on the device, there for what is computed from here on."""
+        target = self.accelerator.empty(source.shape, source.dtype)
+        mark = self.accelerator.upload(source, target, [self.accelerator.mark()], f"upload {what}", urgent=True)
+        with self.idle():
+            self.accelerator.compute_after(mark)
+        return target
 
 
 class TieredStore:
@@ -98,7 +125,7 @@ class TieredStore:
         sent = [self._download(each, "keys and values") for each in (key, value)]
         self.side.lane.submit(partial(self._put, target, *sent), f"store {self._name}").wait()
 
-    def _put(self, target: int, key: "Download", value: "Download") -> None:
+    def _put(self, target: int, key: Download, value: Download) -> None:
         """Stores a whole page on the host or on disk: key (Hk, P, Dk) and value (Hv, P, Dv)."""
         if target >= self.first_disk_page:
             assert self.disk is not None
@@ -191,34 +218,11 @@ class TieredStore:
             key, value = read.result()
         return self._upload(key, "keys and values"), self._upload(value, "keys and values")
 
-    def _download(self, source: torch.Tensor, what: str) -> "Download":
-        """Sends a tensor to the host. `what` it is, is for timelines."""
-        target = self.side.accelerator.host_empty(source.shape, source.dtype)
-        mark = self.side.accelerator.download(source, target, name=f"download {what} {self._name}")
-        return Download(mark.wait, target)
+    def _download(self, source: torch.Tensor, what: str) -> Download:
+        return self.side.download(source, f"{what} {self._name}")
 
     def _upload(self, source: torch.Tensor, what: str) -> torch.Tensor:
-        """A copy on the device, there for what is computed from here on."""
-        accelerator = self.side.accelerator
-        target = accelerator.empty(source.shape, source.dtype)
-        name = f"upload {what} {self._name}"
-        mark = accelerator.upload(source, target, [accelerator.mark()], name, urgent=True)
-        with self.side.idle():
-            accelerator.compute_after(mark)
-        return target
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """A tensor on its way to the host."""
-
-    wait: Callable[[], None]
-    target: torch.Tensor
-
-    def result(self) -> torch.Tensor:
-        """The tensor, once it has arrived."""
-        self.wait()
-        return self.target
+        return self.side.upload(source, f"{what} {self._name}")
 
 
 def _store(store: PageStore | DiskPages, batch: AttentionBatch, key: Download, value: Download) -> None:

@@ -1,8 +1,5 @@
 """What keys and values on disk cost in memory: places for pages being filled, and buffers for those being read."""
 
-from collections.abc import Sequence
-
-from windlass.facts.cache_shape import CacheShape
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.piece import round_up
 from windlass.units import MIB
@@ -13,18 +10,22 @@ READ_BYTES, READ_BUFFERS = 8 * MIB, 4
 WRITES_BEHIND = 16
 
 
-def open_places(block_size: int) -> int:
-    """Pages of a layer that can be in memory to be filled or written, those of sequences that just left among them."""
-    return 2 * block_size + WRITES_BEHIND
+def open_places(model: ModelFacts, block_size: int) -> int:
+    """Pages of a layer that can be in memory to be filled or written, those of sequences that just left among them.
+
+    Where full pages are packed, only they come here: those being filled have their place elsewhere.
+    """
+    return WRITES_BEHIND if model.cache_format.packs else 2 * block_size + WRITES_BEHIND
 
 
-def read_buffer_bytes(shapes: Sequence[tuple[int, CacheShape]], page_tokens: int, itemsize: int) -> int:
+def read_buffer_bytes(model: ModelFacts, page_tokens: int) -> int:
     """Bytes of a buffer: many pages of the layer that stores most, at least one."""
-    page = max(shape.elements for _, shape in shapes) * page_tokens * itemsize
+    shapes = (shape for _, shape in model.cache_shapes)
+    page = max(model.cache_format.page_bytes(shape, page_tokens, model.itemsize) for shape in shapes)
     return round_up(page * max(1, READ_BYTES // page))
 
 
 def disk_cache_memory(model: ModelFacts, page_tokens: int, block_size: int) -> int:
     """Bytes of memory that a cache partly on disk takes for that part."""
-    places = open_places(block_size) * page_tokens * model.cache_bytes_per_token
-    return places + READ_BUFFERS * read_buffer_bytes(model.cache_shapes, page_tokens, model.itemsize)
+    places = open_places(model, block_size) * model.cache_page_bytes(page_tokens)
+    return places + READ_BUFFERS * read_buffer_bytes(model, page_tokens)

@@ -1,6 +1,7 @@
 """What a model is, in lines for people: parameters, bytes, keys and values, arithmetic."""
 
 from windlass.facts.model_facts import ModelFacts
+from windlass.planner.estimate import PAGE_TOKENS
 from windlass.planner.work import active_parameters, cache_bytes, pair_flops, token_flops, total_parameters
 from windlass.units import format_size
 
@@ -14,14 +15,16 @@ def model_lines(model: ModelFacts) -> list[str]:
     if active != total:
         parameters += f", {_count(active, 'B')} at work for a token ({model.experts_per_token} experts a layer)"
     longest = model.max_model_len
-    whole, within = longest * model.cache_bytes_per_token, cache_bytes(model, longest)
+    token = model.cache_page_bytes(PAGE_TOKENS) // PAGE_TOKENS
+    whole, within = longest * token, cache_bytes(model, longest) * token // max(1, model.cache_bytes_per_token)
+    kept_as = f" in {model.cache_format.name}" if model.cache_format.packs else ""
     windows = f" ({format_size(within)} within its windows)" if within < whole else ""
     attended = pair_flops(model, longest)
     return [
         f"model    {model.name}: {model.model_type}, {model.num_layers} layers, {model.dtype}",
         f"         {parameters}",
         f"weights  {format_size(model.weight_bytes)}: {_by_kind(model)}",
-        f"cache    {format_size(model.cache_bytes_per_token)} of keys and values a token, "
+        f"cache    {format_size(token)} of keys and values{kept_as} a token, "
         f"{format_size(whole)} for the {longest:,} tokens it can hold{windows}",
         f"work     {_count(token_flops(model))}FLOP a token, {_count(pair_flops(model))}FLOP a token attended to "
         f"({_count(attended)}FLOP for the last of {longest:,})",

@@ -231,8 +231,13 @@ def _spill(model: ModelFacts, demands: Demands, plan: Plan) -> Plan | None:
 
 def staging(model: ModelFacts, plan: Plan) -> int:
     """Queries, keys and values of two micro-batches of one layer on their way between device and host, and back."""
-    layer = max((shape.elements for _, shape in model.cache_shapes), default=0) * model.itemsize
-    return 2 * plan.micro_batch_tokens * (layer + 8 * model.row_bytes)
+    shapes = [shape for _, shape in model.cache_shapes]
+    tokens = plan.micro_batch_tokens
+    page = max((model.cache_format.page_bytes(s, plan.page_tokens, model.itemsize) for s in shapes), default=0)
+    # Packed pages cross when they are full: those that prompts fill, and in decode perhaps one of every sequence.
+    packed = max(-(-tokens // plan.page_tokens), min(plan.block_size, tokens)) * page
+    layer = packed if model.cache_format.packs else tokens * page // plan.page_tokens
+    return 2 * (layer + tokens * 8 * model.row_bytes)
 
 
 def _pass_tokens(model: ModelFacts, workload: Workload, demands: Demands, block: int) -> int:
