@@ -3,7 +3,19 @@
 import runpy
 import sys
 
-NAMES = ("offload", "prefill", "cache", "resident", "tiers", "forecast", "flexgen_published", "packed")
+NAMES = (
+    "offload",
+    "prefill",
+    "cache",
+    "resident",
+    "tiers",
+    "forecast",
+    "flexgen_published",
+    "packed",
+    "quantize",
+    "quality",
+    "cuda_products",
+)
 
 
 def main() -> None:

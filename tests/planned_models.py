@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from windlass.facts.attention_shape import AttentionShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.link import Link
 from windlass.facts.machine import Machine
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.rate_curve import RateCurve
 from windlass.facts.tensor_fact import TensorFact

@@ -81,7 +81,7 @@ def test_help_is_instant_since_it_loads_no_torch(arguments: Sequence[str]) -> No
 REFUSALS = (
     ("lift",), ("run", "model", "Once", "--max-tokens", "0"), ("run", "model", "Once", "--top-p", "3"),
     ("run", "model", "Once", "--device", "abacus"), ("run", "model", "Once", "--device", "sim"),
-    ("chat", "model", "--dtype", "int7"), ("chat", "model", "--quantization", "int4"),
+    ("chat", "model", "--dtype", "int7"), ("chat", "model", "--quantization", "int3"),
     ("bench", "model", "--host-memory", "much"), ("bench", "model", "--gpu-memory", "1GB", "--device", "cpu"),
     ("bench", "model", "--offload-dir", "/no/such/folder"), ("bench", "--shape", "opt-6.8b"), ("bench",),
     ("bench", "model", "--percent", "80", "80", "0", "0", "0", "0"),

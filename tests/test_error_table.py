@@ -106,7 +106,7 @@ BUDGETS = [
         2,
         ("--offload-dir", "nowhere is not a folder", "make it, or name another one"),
     ),
-    Wrong("quantization", (*RUN, "--quantization", "int4"), 2, ("quantization='int4' does not exist", "leave it out")),
+    Wrong("quantization", (*RUN, "--quantization", "int3"), 2, ("quantization='int3' is not known", "leave it out")),
     Wrong("dtype of no kind", (*RUN, "--dtype", "int7"), 2, ("dtype 'int7' is not known", "choose one of auto")),
 ]
 
@@ -291,7 +291,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "truncated shard": (lambda at: os.truncate(shard(at), 1000), ("is damaged", "expected", "Fetch or save", "again")),
     "missing shard": (lambda at: shard(at).unlink(), ("lacks 1 of 1 shards", "download the missing files")),
     "unknown type": (lambda at: edit_config(at, model_type="novel"), ("the type 'novel'", "update transformers")),
-    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "gptq"}), ("with gptq", "choose")),
+    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "hqq"}), ("with hqq", "choose")),
     "no vocabulary": (lambda at: (at / "tokenizer.json").unlink(), ("no vocabulary", "copy it from where")),
     "broken config": (lambda at: (at / "config.json").write_text("{"), ("config.json cannot be read", "fetch")),
 }

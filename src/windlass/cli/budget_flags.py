@@ -54,8 +54,12 @@ class BudgetFlags:
         ),
     ] = None
     quantization: Annotated[
-        str | None, typer.Option(metavar="NAME", help="None exists yet; any name is refused.", rich_help_panel=_PANEL)
-    ] = None
+        str | None,
+        typer.Option(
+            metavar="NAME", help="int4 or int8: run a packed copy, made once and kept in the cache folder.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None  # fmt: skip
     max_model_len: Annotated[
         int | None,
         typer.Option(

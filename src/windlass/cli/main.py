@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, demo, doctor, eval, plan, run, version
+from windlass.cli import batch, bench, chat, demo, doctor, eval, plan, quantize, run, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -20,6 +20,7 @@ _VERBS = (
     (batch.batch, batch.EXAMPLES),
     (bench.bench, bench.EXAMPLES),
     (plan.plan, plan.EXAMPLES),
+    (quantize.quantize, quantize.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
     (demo.demo, demo.EXAMPLES),
     (version.version, version.EXAMPLES),

@@ -14,6 +14,8 @@ from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
+from windlass.facts.choices import check_quantization
+from windlass.facts.gguf_model import is_gguf
 from windlass.facts.machine import Machine
 from windlass.facts.machine_store import kept_machine
 from windlass.facts.model_facts import ModelFacts
@@ -28,6 +30,7 @@ EXAMPLES = (
     "windlass plan ./model --prompt-len 512 --gen-len 64 --num-prompts 1000 --host-memory 16GiB",
     "windlass plan opt-175b --machine rtx3090 --host-memory 128GiB --num-prompts 1000 --disk-room 1TiB",
     "windlass plan ./model -i prompts.jsonl --finish-by 08:00 -o plan.json",
+    "windlass plan ./model --quantization int4 --host-memory 8GiB",
     "windlass plan ./model --timeline timeline.json --plot plan.png",
 )
 
@@ -46,6 +49,9 @@ def plan(
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Plan for weights packed as int4 or int8.")
+    ] = None,
     target: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the plan, for --plan of other verbs.")
     ] = None,
@@ -57,7 +63,8 @@ def plan(
         raise UsageError(f"--revision {revision} has no effect: the shape {named} is made up; leave it out")
     seconds = limit.seconds(datetime.now().astimezone())
     drawing.check()
-    facts = late("jobs.model_description").describe_model(named, revision, dtype=dtype)
+    check_quantization(quantization)
+    facts = _described(named, revision, dtype, quantization)
     job = late("jobs.planning")
     workload = _workload(job, work, named)
     _check_length(facts, workload)
@@ -67,6 +74,15 @@ def plan(
         write_plan(target, found.file)
     _draw(drawing, found, str(named))
     sys.stdout.write(json.dumps(found.as_dict()) + "\n" if as_json else "\n".join(found.lines()) + "\n")
+
+
+def _described(named: str | Shape, revision: str | None, dtype: str, quantization: str | None) -> ModelFacts:
+    found: ModelFacts
+    if quantization is None:
+        found = late("jobs.model_description").describe_model(named, revision, dtype=dtype)
+    else:
+        found = late("jobs.packed_description").describe_packed(named, quantization, revision, dtype=dtype)
+    return found
 
 
 def _model_or_shape(model: str | None, shape: str | None) -> str | Shape:
@@ -85,15 +101,21 @@ def _model_or_shape(model: str | None, shape: str | None) -> str | Shape:
 def _workload(job: Any, work: WorkFlags, named: str | Shape) -> Workload:
     if work.source is None:
         return work.workload()
-    folder = str(named) if isinstance(named, str) and Path(named).is_dir() else None
+    place = _place(named)
     found: Workload
-    found, wrong = job.workload_of(work.source, folder, work.gen_len or SamplingFlags().max_tokens)
+    found, wrong = job.workload_of(work.source, place and str(place), work.gen_len or SamplingFlags().max_tokens)
     if wrong:
         sys.stderr.write(
             f"warning: {wrong} of the rows in {work.source} cannot be answered and are left out; `windlass batch` "
             "says what is wrong with each\n"
         )
     return found
+
+
+def _place(named: str | Shape) -> Path | None:
+    """Where the model lies, if it does on this machine."""
+    path = Path(named) if isinstance(named, str) else None
+    return path if path is not None and (path.is_dir() or is_gguf(path)) else None
 
 
 def _check_length(facts: ModelFacts, workload: Workload) -> None:
@@ -107,7 +129,7 @@ def _check_length(facts: ModelFacts, workload: Workload) -> None:
 
 def _machine(flags: MachineFlags, limit: LimitFlags, named: str | Shape) -> Machine:
     """This machine is measured where it never was, and that is said: it takes most of a minute."""
-    folder = Path(named) if isinstance(named, str) and Path(named).is_dir() else Path.cwd()
+    folder = _place(named) or Path.cwd()
     memory = parse_size(limit.host_memory) if limit.host_memory is not None else None
     found = flags.found(kept_machine(folder), memory)
     if found is None:

@@ -10,7 +10,7 @@ from windlass.units import format_bytes, format_rate, format_seconds, format_siz
 
 def done_text(event: Progress) -> str:
     """`1.20 of 6.03 GB` while loading, `412/1024` tokens after."""
-    if event.phase in ("load", "download"):
+    if event.phase in ("load", "download", "pack"):
         return _beside(format_bytes(event.done), format_bytes(event.total))
     return f"{event.done}/{event.total}"
 

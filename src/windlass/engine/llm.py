@@ -23,15 +23,15 @@ from windlass.engine.arguments import (
     read_optional,
     read_switch,
     read_whole,
-    refuse_a_revision,
-    refuse_what_is_to_come,
+    refuse_for_a_shape,
 )
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.opened_model import ModelFiles, OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.packing.copies import files_run_as
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, make_plan
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
@@ -42,6 +42,7 @@ from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
 from windlass.engine.verdicts import require_proven
 from windlass.errors import UsageError
+from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine_store import kept_machine
@@ -100,7 +101,7 @@ class LLM:
         on_progress: Callable[[Progress], None] | None = None,
         trace: Trace | None = None,
     ) -> None:
-        refuse_what_is_to_come(quantization, kv_cache_dtype)
+        check_quantization(quantization)
         self._offload_dir = read_folder("--offload-dir", offload_dir)
         name, dtype_asked = read_model(model), read_dtype(dtype)
         self._host_memory = read_memory("--host-memory", host_memory)
@@ -110,7 +111,7 @@ class LLM:
         self._seed = read_whole("seed", seed)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
-        brought = read_given_plan(plan, block_size, micro_batch_tokens)
+        brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
@@ -118,15 +119,14 @@ class LLM:
         native_library()  # a compiler may run, so before the budget's memory is taken
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
-            refuse_a_revision(str(name), revision)
-            require_proven(text_config_of(shape_config(name)), unproven)
-            files = made_files(name, dtype_asked, self._offload_dir)
-            check_choices(files, dtype_asked, longest)
+            refuse_for_a_shape(str(name), revision, quantization)
+            files = self._shape_files(name, dtype_asked, longest, unproven)
         else:
             files = read_files(model_folder(name, revision, self._on_progress))
             check_choices(files, dtype_asked, longest)
             require_proven(files.text_config, unproven)
-        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
+            files = files_run_as(quantization, files, self._on_progress)
+        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
@@ -375,6 +375,12 @@ class LLM:
                 return kept.disk
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
+
+    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
+        require_proven(text_config_of(shape_config(shape)), unproven)
+        files = made_files(shape, dtype, self._offload_dir)
+        check_choices(files, dtype, longest)
+        return files
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
         if self._on_progress is None:

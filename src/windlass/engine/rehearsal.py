@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.token_span import TokenSpan

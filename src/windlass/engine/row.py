@@ -3,7 +3,7 @@
 T tokens of the row; a micro-batch is rows start:stop of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.token_span import TokenSpan
 from windlass.model.layer_store import Batch
+from windlass.model.page_table import PageTable
 from windlass.model.rotary import SequenceLengths
 
 
@@ -82,14 +83,14 @@ class Row:
         self.wanted = torch.tensor(wanted, dtype=torch.int64, device=device)  # (R,)
         self.device = device
 
-    def cut(self, start: int, stop: int, tables: Mapping[int, Sequence[int]], pages: Pages) -> RowSlice:
-        """The micro-batch of rows start:stop; `tables` gives each sequence's pages."""
+    def cut(self, start: int, stop: int, table: PageTable, pages: Pages) -> RowSlice:
+        """The micro-batch of rows start:stop; `table` gives each sequence's pages, and its place if it has one."""
         spans, rows, lengths = [], [], []
         for span, first in zip(self.spans, self.starts, strict=True):
             low, high = max(first, start), min(first + len(span.token_ids), stop)
             if low < high:
-                context = span.context + low - first
-                spans.append(TokenSpan(low - start, high - low, context, tables[span.sequence]))
+                context, who = span.context + low - first, span.sequence
+                spans.append(TokenSpan(low - start, high - low, context, table.pages[who], table.places.get(who, 0)))
                 rows.append((low - start, high - start))
                 lengths.append(span.alone)
         return RowSlice(

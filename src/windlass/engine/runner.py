@@ -111,9 +111,9 @@ class Runner:
         """The decoder over the spans -> the rows whose logits are wanted (1, R, H)."""
         self._row = row = Row(spans, self.device)
         self._schedule = schedule(self.plan, row.tokens, len(row.wanted))
-        tables = self.cache.table.pages
+        table = self.cache.table
         self._slices = {
-            start: row.cut(start, stop, tables, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
+            start: row.cut(start, stop, table, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
         }
         self.before_pass([piece.batch for piece in self._slices.values()])
         hidden = self._lifted.decoder.run(
@@ -222,7 +222,7 @@ class Runner:
     def _halved(self, piece: RowSlice) -> list[RowSlice]:
         middle = (piece.start + piece.stop) // 2
         edges = ((piece.start, middle), (middle, piece.stop))
-        return [self._row.cut(start, stop, self.cache.table.pages, self._pages) for start, stop in edges]
+        return [self._row.cut(start, stop, self.cache.table, self._pages) for start, stop in edges]
 
     def _take_smaller_steps(self, tokens: int) -> None:
         if tokens < self.plan.micro_batch_tokens:

@@ -7,6 +7,7 @@ from windlass.errors import UsageError
 from windlass.facts.simulated_device import parse_simulated_device
 
 DEVICES = "auto, cpu, cuda, cuda:0 or sim"
+PACKINGS = ("int4", "int8")
 DTYPES = ("float32", "bfloat16", "float16")
 # The names that vLLM takes besides.
 OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
@@ -32,9 +33,11 @@ def check_dtype(name: str) -> None:
 
 
 def check_quantization(name: object) -> None:
-    """Raises UsageError for any name: promised, and without effect yet."""
-    if name is not None:
-        raise UsageError(f"quantization={name!r} does not exist yet; leave it out: weights run as they are")
+    """None or the name of a format to pack weights in. Raises UsageError."""
+    if name is not None and name not in PACKINGS:
+        raise UsageError(
+            f"quantization={name!r} is not known; use {' or '.join(PACKINGS)}, or leave it out: weights run as they are"
+        )
 
 
 def check_folder(flag: str, folder: Path) -> None:
@@ -43,3 +46,9 @@ def check_folder(flag: str, folder: Path) -> None:
         raise UsageError(f"{flag} {folder} is not a folder; make it, or name another one")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"{flag} {folder} cannot be written; change its permissions, or name another one")
+
+
+def check_packing(name: str) -> None:
+    """The name of a format to pack weights in. Raises UsageError for any that is not known."""
+    if name not in PACKINGS:
+        raise UsageError(f"--to {name!r} is not known; choose {' or '.join(PACKINGS)}")

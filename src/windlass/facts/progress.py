@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Progress:
     """How far a phase has come. Rates are per second of this phase; `disk_limit` is 0 when it was not measured.
 
-    `phase` is "download", "load", "prefill" or "decode". `done` and `total` count bytes in the first two, prompt
-    tokens in prefill, generated tokens in decode (there `total` is the most that may come: sequences may end early).
+    `phase` is "download", "load", "pack", "prefill" or "decode". `done` and `total` count bytes in the first three,
+    prompt tokens in prefill, generated tokens in decode (there `total` is the most that may come: sequences may end
+    early).
     The last event of each phase has `done` and `total` equal, at what the phase came to.
     A pass may take minutes, so its tokens count by the share of the layers that are done, rounded down in `done`;
     rates and the time left are not rounded.

@@ -6,7 +6,7 @@ slice comes from the port. The arithmetic follows transformers' own eager loop o
 S token rows; H hidden size; I intermediate size; k experts a token.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,10 @@ from transformers.integrations.moe import ExpertsInterface
 from windlass.model.conductor import Seat
 
 EXPERTS = "windlass"
-_PORT = "windlass_experts_port"
+_PORT, _WATCH = "windlass_experts_port", "windlass_experts_watch"
+
+ExpertsWatch = Callable[[str, int, torch.Tensor], None]
+"""(name of the parameter in the module, expert, x (n, K))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,11 @@ def experts_modules(modules: Iterable[tuple[str, nn.Module]]) -> list[tuple[str,
 def connect_experts(module: nn.Module, port: ExpertsPort) -> None:
     """Tells an experts module where its weights come from."""
     module.__dict__[_PORT] = port
+
+
+def watch_experts(module: nn.Module, watch: ExpertsWatch | None) -> None:
+    """Has `watch` told of all that this experts module's matrices are multiplied with; nobody for None."""
+    module.__dict__[_WATCH] = watch
 
 
 def run_experts(
@@ -80,6 +88,9 @@ def _one_expert(module: Any, expert: int, weights: Mapping[str, torch.Tensor], x
 
 
 def _linear(module: Any, expert: int, weights: Mapping[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    watch: ExpertsWatch | None = module.__dict__.get(_WATCH)
+    if watch is not None:
+        watch(name, expert, x)
     weight = weights[name] if name in weights else getattr(module, name)[expert]
     bias = None
     if module.has_bias:

@@ -92,7 +92,7 @@ def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str
 def lift(model: PreTrainedModel, seat: Seat) -> LiftedModel:
     """Puts stand-ins in place. Raises UnsupportedModel when the decoder's parts cannot be told apart."""
     names = {id(module): name for name, module in model.named_modules()}
-    layers_name, layer_list = _layers(model)
+    layers_name, layer_list = decoder_layers(model)
     decoder_name = layers_name.rpartition(".")[0]
     decoder = model.get_submodule(decoder_name)
     if decoder is model:
@@ -124,7 +124,8 @@ def lift(model: PreTrainedModel, seat: Seat) -> LiftedModel:
     return lifted
 
 
-def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The list of decoder layers and its name. Raises UnsupportedModel where it cannot be told from others."""
     count = model.config.num_hidden_layers
     found = [
         (name, module)

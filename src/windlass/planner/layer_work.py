@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windlass.facts.attention_shape import AttentionShape
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_numbers import PackedNumbers, packed_numbers
 from windlass.facts.plan import Plan, Slice
 from windlass.facts.weight_group import WeightGroup
@@ -101,8 +102,8 @@ def _slice_work(
         weight_bytes=group.nbytes,
         parameters=parameters,
         projections=projections,
-        cache_bytes=own.elements * model.itemsize if own else 0,
-        attended_bytes=read.elements * model.itemsize if read else 0,
+        cache_bytes=_token_bytes(model, plan, own) if own else 0,
+        attended_bytes=_token_bytes(model, plan, read) if read else 0,
         sharing=shape.query_heads / read.key_heads if shape and read else 1.0,
         rebuild_flops=_rebuild_flops(shape, read),
         attention=shape,
@@ -114,6 +115,11 @@ def _slice_work(
         ),
         packed=packed_numbers(group.sources),
     )
+
+
+def _token_bytes(model: ModelFacts, plan: Plan, shape: CacheShape) -> int:
+    """Of a token in a full page."""
+    return round(model.cache_format.page_bytes(shape, plan.page_tokens, model.itemsize) / plan.page_tokens)
 
 
 def _rebuild_flops(shape: AttentionShape | None, stored: CacheShape | None) -> float:
