@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 
 from checkpoints import ARCHITECTURES, random_model, random_prompts, save
 from placements import in_small_pages, placement
+from planned_models import laptop
 from windlass.engine import runner
+from windlass.engine.foresight import Foresight
 from windlass.engine.llm import LLM
 from windlass.engine.logits_block import LogitsBlock
 from windlass.engine.token_scores import TokenScores
@@ -22,6 +24,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.prompt_scores import PromptScores
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
+from windlass.planner.cost import forecast
 from windlass.planner.residency import keep_only
 
 # On both sides of the windows (8) and of the rope threshold (16); the shortest has one token to score.
@@ -143,20 +146,22 @@ class TestTheHead:
             assert_same(scored(llm, prompts), expected(model, prompts))
             rows = sum(LENGTHS) - len(LENGTHS)
             assert (len(heads) > 1) != tied
-            assert len(sizes) == len(heads) * -(-rows // 4) and max(size[0] for size in sizes) == 4
+            assert sum(r * ids for r, ids in sizes) == rows * 4096 and max(r * ids for r, ids in sizes) <= 4 * 4096
             assert llm.report.bytes_read < 1.1 * (plan.disk_bytes * 3 + 40_000 * len(prompts) * 40)
 
     def test_soft_capped_logits_can_come_by_parts(self, tmp_path: Path) -> None:
         model = random_model("gemma2", vocab_size=4096, tie_word_embeddings=False, final_logit_softcapping=2.0)
         prompts = random_prompts(*LENGTHS, most=4096)
         save(model, tmp_path)
+        wanted = expected(model, prompts)
         with LLM(tmp_path) as llm:
             assert sum(group.kind == "head" for group in llm.opened.groups) > 1
+            assert_same(scored(llm, prompts), wanted)
             plan = streamed(llm, prompts)
         with LLM(tmp_path, plan=plan) as llm:
-            assert_same(scored(llm, prompts), expected(model, prompts))
+            assert_same(scored(llm, prompts), wanted)
 
-    def test_a_model_that_mixes_its_logits_is_refused_where_they_come_by_parts(
+    def test_a_model_that_mixes_its_logits_is_refused_where_they_must_come_by_parts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = random_model("llama", vocab_size=4096, tie_word_embeddings=False)
@@ -169,8 +174,12 @@ class TestTheHead:
             return output
 
         with LLM(tmp_path) as llm:
-            plan = streamed(llm, random_prompts(9))
+            wanted, plan = scored(llm, random_prompts(9)), streamed(llm, random_prompts(9))
         monkeypatch.setattr(type(model), "forward", mixing)
+        with LLM(tmp_path) as llm:  # resident, it comes whole; a shift of all logits changes no probability
+            assert list(scored(llm, random_prompts(9))[0].prompt_logprobs[1:]) == pytest.approx(
+                wanted[0].prompt_logprobs[1:], abs=TOLERANCE
+            )
         with LLM(tmp_path, plan=plan) as llm, pytest.raises(UnsupportedModel, match="raise --host-memory"):
             scored(llm, random_prompts(9))
 
@@ -219,6 +228,22 @@ class TestMemoryAndPasses:
             assert llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], greedy)[3].outputs == (
                 answers[3].outputs
             )
+
+    def test_a_report_sets_the_forecast_of_every_row_through_the_head_beside_what_was_measured(
+        self, tmp_path: Path
+    ) -> None:
+        save(random_model("llama"), tmp_path)
+        asked = Workload(4, 40, 1)
+        with LLM(tmp_path, dtype="float32") as llm:
+            machine = replace(laptop(), host=replace(laptop().host, step_seconds=0.0))
+            llm.foresee(Foresight(machine, forecast))
+            scored(llm, random_prompts(41, 41, 41, 41))
+            promise = llm.report.promise
+            facts, plan = llm.opened.facts, llm.plan
+        assert promise is not None and promise.forecast.prefill.tokens == 160
+        few, all_rows = (forecast(facts, plan, machine, replace(asked, scored=each)) for each in (False, True))
+        assert promise.forecast.prefill.seconds == pytest.approx(all_rows.prefill.seconds)
+        assert all_rows.prefill.seconds > few.prefill.seconds
 
 
 @pytest.fixture(scope="module")

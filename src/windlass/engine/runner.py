@@ -94,11 +94,12 @@ class Runner:
     def run_pass_in_blocks(self, spans: Sequence[RowSpan]) -> Iterator[LogitsBlock]:
         """As run_pass, for any number of rows: logits of a few rows over a part of the vocabulary at a time.
 
-        Together they are the logits of every row over the whole vocabulary. Raises UnsupportedModel where the head
-        streams by parts and the model's own code mixes them.
+        Together they are the logits of every row over the whole vocabulary. A head of several parts is taken part by
+        part though it stays in memory: the fewer ids at a time, the more rows, and the better its product. Raises
+        UnsupportedModel where it streams so and the model's own code mixes logits.
         """
         hidden = self._decode(spans)
-        if hidden.shape[1] and self._head_streams:
+        if hidden.shape[1] and self._head_comes_by_parts(hidden[:, :1]):
             yield from self._blocks(hidden)
             return
         start = 0
@@ -263,7 +264,7 @@ class Runner:
         if not rows:
             self._let_head_pass()
             return
-        at_once = rows if self._head_streams else self._rows_at_once
+        at_once = rows if self._head_streams else max(1, LOGITS_BYTES // (4 * self._lifted.model.config.vocab_size))
         for start in range(0, rows, at_once):
             yield self._show(hidden, start, start + at_once)
 
@@ -275,26 +276,39 @@ class Runner:
         return logits
 
     def _blocks(self, hidden: torch.Tensor) -> Iterator[LogitsBlock]:
-        """Each part of a head that streams comes once, and all rows (1, R, H) go through it, a few at a time."""
-        parts = range(len(self._lifted.layers), len(self.plan.slices))
-        if len(parts) > 1:
-            self._refuse_mixed_logits(hidden[:, :1])
-        first_id = 0
-        for part in parts:
+        """Each part of the head is lent once, and all rows (1, R, H) go through it, a few at a time."""
+        for part in range(len(self._lifted.layers), len(self.plan.slices)):
+            (source, *_) = self._weights.parts[part].sources
+            first_id, end = source.rows or (0, int(self._lifted.model.config.vocab_size))
+            at_once = max(1, LOGITS_BYTES // (4 * (end - first_id)))
             self._weights.lend(part)
-            self._head_part, ids = part, 0
+            self._head_part = part
             try:
-                for start in range(0, hidden.shape[1], self._rows_at_once):
-                    logits = self._show(hidden, start, start + self._rows_at_once)
-                    ids = logits.shape[1]
-                    yield LogitsBlock(start, first_id, logits)
+                for start in range(0, hidden.shape[1], at_once):
+                    yield LogitsBlock(start, first_id, self._show(hidden, start, start + at_once))
             finally:
                 self._head_part = None
             self._weights.take_back(part)
-            first_id += ids
 
-    def _refuse_mixed_logits(self, hidden: torch.Tensor) -> None:
-        """Raises UnsupportedModel unless the model's code treats the logits of hidden (1, 1, H) each on its own."""
+    def _head_comes_by_parts(self, hidden: torch.Tensor) -> bool:
+        """Whether the parts of the head go one by one: where they stream, or are several.
+
+        Raises UnsupportedModel where they must and the model's code does not treat the logits of hidden (1, 1, H) each
+        on its own.
+        """
+        parts = len(self.plan.slices) - len(self._lifted.layers)
+        if parts == 1 or self._keeps_logits_apart(hidden):
+            return parts > 1 or self._head_streams
+        if self._head_streams:
+            flag = "--host-memory" if self.plan.host is None else "--gpu-memory"
+            raise UnsupportedModel(
+                f"{self._lifted.model.config.model_type} does more to its logits than a head that comes in {parts} "
+                f"parts allows; raise {flag} until the head stays in memory"
+            )
+        return False
+
+    def _keeps_logits_apart(self, hidden: torch.Tensor) -> bool:
+        """Whether the model's own code makes of a logit what it is whichever others stand beside it."""
         config = self._lifted.model.config
         whole = torch.linspace(-40, 40, config.vocab_size, device=self.device, dtype=hidden.dtype)[None, None]
         halves = whole.split(-(-config.vocab_size // 2), dim=-1)
@@ -302,12 +316,7 @@ class Runner:
             answers = [self._answered(hidden, logits) for logits in (whole, *halves)]
         except (RuntimeError, IndexError):
             answers = []
-        if not answers or not torch.equal(answers[0], torch.cat(answers[1:], dim=-1)):
-            raise UnsupportedModel(
-                f"{config.model_type} does more to its logits than a head that comes in "
-                f"{len(self.plan.slices) - len(self._lifted.layers)} parts allows; raise {self._budget_flag} until "
-                "the head stays in memory"
-            )
+        return bool(answers) and torch.equal(answers[0], torch.cat(answers[1:], dim=-1))
 
     def _answered(self, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """What the model's own code makes of logits (1, 1, v), as if its head had given them -> (1, v)."""
@@ -318,16 +327,8 @@ class Runner:
             self._head_answer = None
 
     @property
-    def _budget_flag(self) -> str:
-        return "--host-memory" if self.plan.host is None else "--gpu-memory"
-
-    @property
     def _head_streams(self) -> bool:
         return any(part.streamed_bytes for part in self.plan.slices[len(self._lifted.layers) :])
-
-    @property
-    def _rows_at_once(self) -> int:
-        return max(1, LOGITS_BYTES // (4 * int(self._lifted.model.config.vocab_size)))
 
     def _let_head_pass(self) -> None:
         """No row wants logits, but the disk lane, which goes round for ever, has the head next."""

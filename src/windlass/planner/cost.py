@@ -129,7 +129,9 @@ class Run:
     def _work(self, shape: PassShape) -> PassWork:
         rows = micro_batches(self.plan, shape.tokens)
         streamed = any(part.streamed_bytes for part in self.plan.slices if part.kind == "head")
-        few = max(1, LOGITS_BYTES // (4 * self.model.vocab_size))
+        # Rows that are scored go through one part of the head after the other.
+        parts = sum(part.kind == "head" for part in self.plan.slices) if self.workload.scored else 1
+        few = max(1, LOGITS_BYTES * parts // (4 * self.model.vocab_size))
         at_once = shape.head_rows if streamed and not self.workload.scored else few
         priced: dict[object, tuple[Alike, ...]] = {}
         costs: list[tuple[Alike, ...]] = []
