@@ -30,7 +30,7 @@ enum { FEW = 8, SIDE = 2 };
 #else
 enum { FEW = 4, SIDE = 1 };
 #endif
-enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 4096, ALONE = 1 << 15 };
+enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 2048, ALONE = 1 << 15 };
 
 /* What a call is given; windlass/kernels/native/product.py fills the same fields. */
 struct product {
@@ -319,10 +319,16 @@ static const struct format formats[] = {
 
 /* --- items of work ------------------------------------------------------------------------------------------------ */
 
-static void multiply_block_row(const void *given_job, int64_t item, int64_t member) {
+/* Block rows of one item: neighbours in memory, so that each thread reads on where it was and runs ahead of itself. */
+INLINE int64_t run_of(const struct product *job) {
+    return across(across(job->outputs, BLOCK_ROWS), 4 * job->threads);
+}
+
+static void multiply_block_rows(const void *given_job, int64_t item, int64_t member) {
     const struct product *job = given_job;
+    int64_t first = item * run_of(job), last = lesser(first + run_of(job), across(job->outputs, BLOCK_ROWS));
     (void)member;
-    few[job->format][parts_of(job) - 1][job->rows - 1](job, item);
+    for (int64_t at = first; at < last; at++) few[job->format][parts_of(job) - 1][job->rows - 1](job, at);
 }
 
 /* SIDE times 16 rows of W times up to GROUPS groups. */
@@ -356,7 +362,7 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
 EXPORT void windlass_packed_product(const struct product *job) {
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
     share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
-    if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_row, high, job->threads);
+    if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_rows, across(high, run_of(job)), job->threads);
     else share_out(job, multiply_blocks, across(high, SIDE) * across(groups, GROUPS), job->threads);
 }
 
