@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kept_as", ["int8", "int4"])
+@pytest.mark.parametrize("kept_as", [pytest.param("int8", marks=pytest.mark.slow), "int4"])
 def test_the_same_tokens_in_every_memory(folder: Path, kept_as: str, tmp_path: Path) -> None:
     prompts = random_prompts(*LENGTHS)
     expected = in_small_pages_on_the_host(folder, kept_as, prompts)

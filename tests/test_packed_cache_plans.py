@@ -40,7 +40,7 @@ def test_every_byte_is_in_the_bill(name: str, bits: float) -> None:
 
 
 def test_the_same_memory_holds_more_sequences() -> None:
-    blocks = {name: search(kept(name), WORK, demands(220 * MIB)).block_size for name in ("auto", "int8", "int4")}
+    blocks = {name: search(kept(name), WORK, demands(400 * MIB)).block_size for name in ("auto", "int8", "int4")}
     assert blocks["auto"] < blocks["int8"] < blocks["int4"]
 
 

@@ -49,6 +49,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return shared / "models" / request.param
 
 
+@pytest.mark.slow
 def test_int8_costs_a_thousandth_of_perplexity_and_int4_a_fiftieth(folder: Path) -> None:
     text = written_by(folder)
     exact, likeliest = read(folder, "auto", text)

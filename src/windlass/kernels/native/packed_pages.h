@@ -194,6 +194,8 @@ INLINE void add_packed_values(const struct decode *job, const float *scaled, con
     }
 }
 
+#include "paired_codes.h"
+
 /* A tile of a packed page from `slot` on; `next` is the run's next page, if it has one. */
 struct packed_tile {
     struct packed_head page, next;
@@ -201,9 +203,10 @@ struct packed_tile {
     int count, last;
 };
 
-INLINE void attend_packed_tile(const struct decode *job, const struct packed_tile *tile, const float *query,
+/* `query` is scaled, and laid out by pair_queries where `paired`. */
+INLINE void attend_packed_tile(const struct decode *job, const struct packed_tile *tile, const void *query,
                                const float *offset, float *out, float *largest, float *total, int rows, int stride,
-                               int bits, int first) {
+                               int bits, int first, int paired) {
     float scores[TILE * ROWS] __attribute__((aligned(64))), shrink[ROWS];
     float scaled[VALUE_GROUPS * TILE * ROWS] __attribute__((aligned(64))), value_offset[VALUE_GROUPS * ROWS];
     int64_t row = row_bytes(job->key_dim, bits), tokens = job->page_tokens;
@@ -216,42 +219,63 @@ INLINE void attend_packed_tile(const struct decode *job, const struct packed_til
         for (int i = 0; i < LANES / stride; i++)
             keys[i] = codes + (k + i < tile->count ? k + i : tile->count - 1) * row;
         if (first && !tile->last) fetch((const char *)tile->next.keys + k * row, LANES / stride * row);
-        store(scores + k * stride, packed_scores(query, keys, row, rows, stride, bits) + added);
+        floats score;
+#if PAIRED_CODES
+        if (paired) score = paired_scores(query, keys, row, rows, stride, bits);
+        else
+#endif
+            score = packed_scores(query, keys, row, rows, stride, bits);
+        store(scores + k * stride, score + added);
     }
     soften(scores, tile->count, rows, stride, job, largest, total, shrink);
     int64_t groups = job->value_dim / job->value_group;
-    scale_weights(scores, tile->page.value_scales + tile->slot, tokens, groups, (int)groups, tile->count, scaled,
-                  value_offset, rows, stride);
+    const uint16_t *scales = tile->page.value_scales + tile->slot;
     const uint8_t *ahead = first && !tile->last ? tile->next.values : NULL;
     const uint8_t *values = tile->page.values + tile->slot * row_bytes(job->value_dim, bits);
+#if PAIRED_CODES
+    if (paired) {
+        uint32_t *pairs = (uint32_t *)scaled;
+        pair_weights(scores, scales, tokens, groups, tile->count, pairs, value_offset, rows, stride);
+        add_paired_values(job, pairs, value_offset, values, ahead, tile->count, out, shrink, rows, stride, bits);
+        return;
+    }
+#endif
+    scale_weights(scores, scales, tokens, groups, (int)groups, tile->count, scaled, value_offset, rows, stride);
     add_packed_values(job, scaled, value_offset, values, ahead, tile->count, out, shrink, rows, stride, bits);
 }
 
-INLINE void attend_packed_rows(const struct decode *job, const struct packed_tile *tile, const float *query,
-                               const float *offset, float *out, float *largest, float *total, int bits) {
+/* Bytes of a scaled query row. */
+INLINE int64_t scaled_bytes(int64_t row, int bits, int paired) {
+    return paired ? (row + 63) / 64 * parts_of(bits) * 64 * 2 : parts_of(bits) * padded(row) * 4;
+}
+
+INLINE void attend_packed_rows(const struct decode *job, const struct packed_tile *tile, const char *query,
+                               const float *offset, float *out, float *largest, float *total, int bits, int paired) {
     int64_t group = job->heads / job->key_heads;
-    int64_t query_step = parts_of(bits) * padded(row_bytes(job->key_dim, bits));
+    int64_t query_step = scaled_bytes(row_bytes(job->key_dim, bits), bits, paired);
     for (int64_t g = 0; g < group; g += ROWS) {
-        const float *asked = query + g * query_step, *added = offset + g;
+        const char *asked = query + g * query_step;
+        const float *added = offset + g;
         float *sum = out + g * job->value_dim, *most = largest + g, *whole = total + g;
         int first = g == 0;
         switch (group - g) {
-        case 1: attend_packed_tile(job, tile, asked, added, sum, most, whole, 1, 1, bits, first); break;
-        case 2: attend_packed_tile(job, tile, asked, added, sum, most, whole, 2, 2, bits, first); break;
-        case 3: attend_packed_tile(job, tile, asked, added, sum, most, whole, 3, 4, bits, first); break;
-        default: attend_packed_tile(job, tile, asked, added, sum, most, whole, 4, 4, bits, first);
+        case 1: attend_packed_tile(job, tile, asked, added, sum, most, whole, 1, 1, bits, first, paired); break;
+        case 2: attend_packed_tile(job, tile, asked, added, sum, most, whole, 2, 2, bits, first, paired); break;
+        case 3: attend_packed_tile(job, tile, asked, added, sum, most, whole, 3, 4, bits, first, paired); break;
+        default: attend_packed_tile(job, tile, asked, added, sum, most, whole, 4, 4, bits, first, paired);
         }
     }
 }
 
-/* scratch: total (G), offset (G), both padded, query and scaled query (G, parts, padded row). */
-INLINE void attend_packed_item(const struct decode *job, int64_t run, int64_t head, float *scratch, int bits) {
+/* scratch: total (G), offset (G), both padded, query and scaled query (G, parts, padded row), and that in pairs. */
+INLINE void attend_packed_item(const struct decode *job, int64_t run, int64_t head, float *scratch, int bits,
+                               int paired) {
     int64_t group = job->heads / job->key_heads, dim = job->key_dim, value_dim = job->value_dim;
     int64_t row = run * job->heads + head * group, asked = job->run_owner[run] * job->heads + head * group;
     int64_t code_row = row_bytes(dim, bits), step = padded(code_row), all_steps = group * parts_of(bits) * step;
     float *out = job->partial + row * value_dim, *largest = job->partial_log + row;
     float *total = scratch, *offset = total + padded(group), *query = offset + padded(group);
-    float *scaled = query + all_steps;
+    float *scaled = query + all_steps, *pairs = scaled + all_steps;
     const char *given = (const char *)job->query + asked * dim * size_of((int)job->kind);
     memset(query, 0, (size_t)all_steps * sizeof *query);
     for (int64_t g = 0; g < group; g++)
@@ -264,12 +288,16 @@ INLINE void attend_packed_item(const struct decode *job, int64_t run, int64_t he
     for (int64_t read = job->run_first[run]; read < end; read++) {
         struct packed_tile tile = {.page = packed_head_of(job, read, head, bits)};
         scale_queries(job, &tile.page, query, group, scaled, offset, bits);
+#if PAIRED_CODES
+        if (paired) pair_queries(scaled, group, code_row, (uint16_t *)pairs, bits);
+#endif
         for (tile.slot = job->start[read]; tile.slot < job->stop[read]; tile.slot += TILE) {
             int64_t left = job->stop[read] - tile.slot;
             tile.count = (int)(left < TILE ? left : TILE);
             tile.last = left > TILE || read + 1 == end;
             if (!tile.last) tile.next = packed_head_of(job, read + 1, head, bits);
-            attend_packed_rows(job, &tile, scaled, offset, out, largest, total, bits);
+            const char *asking = (const char *)(paired ? pairs : scaled);
+            attend_packed_rows(job, &tile, asking, offset, out, largest, total, bits, paired);
         }
     }
     for (int64_t g = 0; g < group; g++) {
@@ -280,13 +308,27 @@ INLINE void attend_packed_item(const struct decode *job, int64_t run, int64_t he
 }
 
 static void attend_int8(const struct decode *job, int64_t run, int64_t head, float *scratch) {
-    attend_packed_item(job, run, head, scratch, 8);
+#if PAIRED_CODES
+    if (pairs_codes(job, 8)) {
+        attend_packed_item(job, run, head, scratch, 8, 1);
+        return;
+    }
+#endif
+    attend_packed_item(job, run, head, scratch, 8, 0);
 }
 static void attend_int4(const struct decode *job, int64_t run, int64_t head, float *scratch) {
-    attend_packed_item(job, run, head, scratch, 4);
+#if PAIRED_CODES
+    if (pairs_codes(job, 4)) {
+        attend_packed_item(job, run, head, scratch, 4, 1);
+        return;
+    }
+#endif
+    attend_packed_item(job, run, head, scratch, 4, 0);
 }
 
 /* Floats that a thread needs for packed pages. */
 EXPORT int64_t windlass_packed_scratch(int64_t group, int64_t key_dim, int64_t bits) {
-    return 2 * padded(group) + 2 * group * parts_of((int)bits) * padded(row_bytes(key_dim, (int)bits));
+    int64_t row = row_bytes(key_dim, (int)bits);
+    int64_t pairs = scaled_bytes(row, (int)bits, 1) / 4;
+    return 2 * padded(group) + group * (2 * parts_of((int)bits) * padded(row) + pairs);
 }
