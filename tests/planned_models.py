@@ -57,7 +57,7 @@ def decoder(
             sources += [made.matrix(f"{at}.up", inner, hidden), made.matrix(f"{at}.down", hidden, inner)]
         groups.append(WeightGroup(f"layer {layer}", "layer", tuple(sources), layer))
         for expert in range(experts):
-            own = tuple(made.matrix(f"{at}.{part}", inner, hidden, expert) for part in ("up", "gate", "down"))
+            own = tuple(made.matrix(f"{at}.{part}", inner, hidden, expert) for part in ("up", "gate_proj", "down"))
             groups.append(WeightGroup(f"layer {layer} expert {expert}", "expert", own, layer, expert))
     groups.append(WeightGroup("head", "head", (made.matrix("head", vocab, hidden),)))
     cache = tuple((layer, CacheShape(kv_heads, dim, kv_heads, dim)) for layer in range(layers))

@@ -4,20 +4,17 @@
 model that is only known by its facts, for advice and for --allow.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.own_checkpoint import BLOCK_BYTES, COLUMNS, ROWS, own_packing
 from windlass.facts.packed_tensor import PackedTensor
+from windlass.facts.packing_rule import Use, is_packed
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.tensor_fact import TensorFact
 from windlass.facts.weight_formats import SMALLER_FORMATS
 from windlass.facts.weight_group import WeightGroup
-
-# A token sent to another expert is no small error, so what chooses between them stays.
-_ROUTER = re.compile(r"(^|[._])(router|shared_expert_gate|gate)(\.|$)")
 
 
 def smaller_weights(model: ModelFacts, name: str) -> ModelFacts:
@@ -30,16 +27,17 @@ def smaller_weights(model: ModelFacts, name: str) -> ModelFacts:
 
 
 def _packed_group(group: WeightGroup, bits: int) -> WeightGroup:
-    if group.kind not in ("layer", "expert"):
-        return group
-    return replace(group, sources=tuple(_packed(source, bits) if _fits(source) else source for source in group.sources))
+    sources = tuple(_packed(source, bits) if _is_packed(source, group) else source for source in group.sources)
+    return replace(group, sources=sources)
 
 
-def _fits(source: ParameterSource) -> bool:
-    """As `windlass quantize` chooses: a matrix of some size that is no router."""
-    if source.expert is None and _ROUTER.search(source.parameter) or source.parameter.endswith("bias"):
+def _is_packed(source: ParameterSource, group: WeightGroup) -> bool:
+    """By the rule of `windlass quantize`, a matrix of a layer being taken for that of a linear layer."""
+    if group.layer is None or source.parameter.endswith("bias"):
         return False
-    return all(len(shape) == 2 and shape[0] >= ROWS and shape[1] >= COLUMNS // 2 for shape in source.shapes)
+    layers = source.parameter.partition(f".{group.layer}.")[0]
+    use: Use = "linear" if source.expert is None else "expert"
+    return all(len(shape) == 2 and is_packed(source.parameter, use, shape, layers) for shape in source.shapes)
 
 
 def _packed(source: ParameterSource, bits: int) -> ParameterSource:
