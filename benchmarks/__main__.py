@@ -14,6 +14,7 @@ NAMES = (
     "packed",
     "quantize",
     "quality",
+    "cuda_products",
 )
 
 

@@ -1,21 +1,26 @@
 """Times decode attention over the paged store and prints the rate of keys and values beside the memory's read rate.
 
 Run: PYTHONPATH=src python benchmarks/decode_attention.py [--rounds 9] [--page-tokens 64] [--long]
+                                                         [--kv-cache-dtype int8]
 Every case is verified against the reference on one of its sequences before it is timed.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat, cache_format
+from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.attention import decode_sizes
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.backend import ProductChoice, choose_decode, choose_products, decode_backend
 from windlass.kernels.decode_attention import decode_attention
+from windlass.kernels.packed_pages import PackedPages, unpacked_tokens
+from windlass.kernels.page_packing import pack_pages
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.reference_attention import reference_attention
 from windlass.kernels.token_span import TokenSpan
@@ -34,18 +39,26 @@ class Case:
     dim: int = 128
     dtype: torch.dtype = torch.bfloat16
     window: int | None = None
+    kept_as: CacheFormat = AS_COMPUTED
 
     @property
     def read_bytes(self) -> int:
         """Bytes of keys and values that a perfect reader touches."""
         seen = sum(min(length, self.window or length) for length in self.lengths)
-        return seen * self.key_heads * self.dim * 2 * self.dtype.itemsize
+        page = self.kept_as.page_bytes(self.shape, PAGE_TOKENS, self.dtype.itemsize)
+        return seen * page // PAGE_TOKENS
+
+    @property
+    def shape(self) -> CacheShape:
+        """What is stored of a token."""
+        return CacheShape(self.key_heads, self.dim, self.key_heads, self.dim)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--page-tokens", type=int, default=PAGE_TOKENS)
+    parser.add_argument("--kv-cache-dtype", default="auto", help="auto, int8 or int4: of full pages")
     parser.add_argument("--long", action="store_true", help="also 256 sequences of 512 tokens (0.5 GB)")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -69,6 +82,11 @@ def main() -> None:
     print(f"decode attends by: {decode_backend()}")
     print(f"{'case':24s} {'way':8s} {'best ms':>8s} {'median':>8s} {'GB/s':>6s} {'memory read GB/s':>17s}")
     for case in cases:
+        case = replace(case, kept_as=cache_format(options.kv_cache_dtype))
+        if case.kept_as.packs:
+            # Only full pages are packed, and only they are measured.
+            whole = [-(-length // options.page_tokens) * options.page_tokens for length in case.lengths]
+            case = replace(case, lengths=whole)
         measure(case, options.page_tokens, options.rounds)
 
 
@@ -94,10 +112,7 @@ def measure(case: Case, page_tokens: int, rounds: int) -> None:
 def prepare(case: Case, page_tokens: int, choice: ProductChoice) -> Callable[[], torch.Tensor]:
     """A store filled with random keys and values, verified; returns the call to time."""
     counts = [-(-length // page_tokens) for length in case.lengths]
-    heads = (case.key_heads, case.dim)
-    store = PageStore(sum(counts), page_tokens, *heads, *heads, case.dtype, "cpu")
-    store.keys.normal_()
-    store.values.normal_()
+    store = filled(case, sum(counts), page_tokens)
     pages = iter(range(sum(counts)))
     spans = [
         TokenSpan(row, 1, length - 1, [next(pages) for _ in range(count)])
@@ -110,12 +125,33 @@ def prepare(case: Case, page_tokens: int, choice: ProductChoice) -> Callable[[],
     return lambda: decode_attention(query, store, plan, rule, None, choice)
 
 
-def verify(out: torch.Tensor, query: torch.Tensor, store: PageStore, span: TokenSpan, rule: AttentionRule) -> None:
+def filled(case: Case, pages: int, page_tokens: int) -> PageStore | PackedPages:
+    """Pages of random keys and values."""
+    heads = (case.key_heads, case.dim)
+    if not case.kept_as.packs:
+        store = PageStore(pages, page_tokens, *heads, *heads, case.dtype, "cpu")
+        store.keys.normal_()
+        store.values.normal_()
+        return store
+    page = case.kept_as.packed_page(case.shape, page_tokens)
+    packed = torch.cat([
+        pack_pages(*torch.randn(2, 1, case.key_heads, page_tokens, case.dim).unbind(0), page) for _ in range(pages)
+    ])  # fmt: skip
+    return PackedPages(packed, page, case.dtype)
+
+
+def verify(
+    out: torch.Tensor, query: torch.Tensor, store: PageStore | PackedPages, span: TokenSpan, rule: AttentionRule
+) -> None:
     """Refuses to time what is wrong: the last sequence against float64."""
-    key, value = store.read(span.pages, span.total)
+    if isinstance(store, PackedPages):
+        key, value = unpacked_tokens(store.records(span.pages), store.page, torch.float64, 0, span.total)
+    else:
+        key, value = store.read(span.pages, span.total)
     wanted = reference_attention(query[span.row][:, None], key, value, span.context, rule)
     worst = (out[span.row] - wanted[0]).abs().max().item()
-    limit = 4 * torch.finfo(out.dtype).eps * wanted.abs().max().item()
+    # Codes are counted from the lowest number of their group, so a sum of them is larger than its result.
+    limit = (32 if isinstance(store, PackedPages) else 4) * torch.finfo(out.dtype).eps * wanted.abs().max().item()
     assert worst <= limit, f"the result differs from float64 by {worst:.2e}, more than {limit:.2e}"
 
 

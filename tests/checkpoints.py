@@ -89,7 +89,7 @@ def composite_model(model_type: str) -> PreTrainedModel:
 def random_model(architecture: str, **changes: Any) -> PreTrainedModel:
     """A tiny float32 model whose weights are large enough that every layer changes the answer."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, **(ARCHITECTURES[architecture] | changes))
+    config = AutoConfig.for_model(architecture, **(ARCHITECTURES.get(architecture, GROUPED) | changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -15,9 +16,21 @@ THREADS = 2
 # huggingface_hub reads this when first imported, so it is set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Triton is for Linux; elsewhere there is nothing of it to test.
+collect_ignore_glob = [] if find_spec("triton") else ["test_cuda_*.py"]
+
 # No deadline: how long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("windlass", derandomize=True, deadline=None, database=None, max_examples=60)
 hypothesis.settings.load_profile("windlass")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels for devices run in Triton's interpreter, unless a device is what is tested.
+
+    Triton asks for this when it is imported, so it is set before any test module is.
+    """
+    if config.option.markexpr != "gpu":
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from windlass.facts.attention_shape import AttentionShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.link import Link
 from windlass.facts.machine import Machine
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.rate_curve import RateCurve
 from windlass.facts.tensor_fact import TensorFact
@@ -79,7 +80,15 @@ def rates(
     flat = RateCurve(((1, memory_rate * attention), (8, memory_rate * attention)))
     prompts = RateCurve(((64, flops / 4), (1024, flops / 2)))
     return ComputeRates(
-        name, memory, memory_rate, {"bfloat16": curve}, {"bfloat16": prompts}, {"bfloat16": flat}, step, memory_rate / 4
+        name,
+        memory,
+        memory_rate,
+        {"bfloat16": curve},
+        {"bfloat16": prompts},
+        {"bfloat16": flat},
+        step,
+        memory_rate / 4,
+        packed_matmul={"int4": RateCurve(((1, 2 * few), (64, flops / 2), (4096, flops)))},
     )
 
 

@@ -61,7 +61,7 @@ def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"plan": {}}, "plan must be a Plan", "got {} (dict)"),
         ({"on_progress": "print"}, "on_progress must be a function or None", "got 'print' (str)"),
         ({"quantization": 4}, "quantization=4 is not known; use int4 or int8", "leave it out"),
-        ({"kv_cache_dtype": torch.float16}, "kv_cache_dtype=torch.float16 does not exist yet", "use auto"),
+        ({"kv_cache_dtype": torch.float16}, "kv_cache_dtype=torch.float16 is not known", "choose one of auto"),
     ],
 )
 def test_an_argument_of_the_wrong_kind(folder: Path, arguments: dict[str, Any], flaw: str, step: str) -> None:

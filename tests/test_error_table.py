@@ -173,7 +173,51 @@ FILES = [
     Wrong("demo in no folder", ("demo", "--folder", "{folder}/none"), 2, ("no folder {folder}/none", "--folder")),
 ]
 
-TABLE = [*COMMAND_LINE, *NUMBERS, *BUDGETS, *MODELS, *PROMPTS, *FILES]
+PPL = ("eval", "ppl", "{model}", "--text")
+
+TEXTS = [
+    Wrong("no such evaluation", ("eval", "pl"), 2, ("there is no verb 'pl'", "did you mean 'ppl'", "windlass eval")),
+    Wrong("no text named", ("eval", "ppl", "{model}"), 2, ("option --text is missing", "`windlass eval ppl --help`")),
+    Wrong("no text file", (*PPL, "none.txt"), 2, ("there is no file none.txt", "name a file of text")),
+    Wrong("text is a folder", (*PPL, "{folder}"), 2, ("--text {folder} is a folder", "name a file")),
+    Wrong("empty text", (*PPL, "-"), 2, ("standard input holds no text (0 bytes)", "some pages")),
+    Wrong("blank text", (*PPL, "-"), 2, ("standard input holds no text (3 bytes)", "some pages"), b" \n\n"),
+    Wrong("text in Latin-1", (*PPL, "-"), 2, ("is no UTF-8 text (byte 3)", "iconv"), b"caf\xe9 noir"),
+    Wrong("binary text", (*PPL, "-"), 2, ("is binary, no text (byte 2 is zero)", "name a file of text"), b"GG\0F"),
+    Wrong("text of a letter", (*PPL, "-"), 2, ("has 1 token(s)", "takes 2 at least", "longer text"), b"a"),
+    Wrong("context of 1", (*PPL, "-", "--context", "1"), 2, ("--context must be 2 or more, got 1",), b"abc"),
+    Wrong(
+        "context beyond the model",
+        (*PPL, "-", "--context", "129"),
+        2,
+        ("--context 129 is more than the 128", "lower it"),
+        b"abc",
+    ),
+    Wrong(
+        "stride over context",
+        (*PPL, "-", "--context", "8", "--stride", "9"),
+        2,
+        ("--stride 9 is more than --context 8", "lower it"),
+    ),
+    Wrong("convention", (*PPL, "-", "--convention", "gpt"), 2, ("'gpt' is not known", "transformers or llama.cpp")),
+    Wrong(
+        "stride of llama.cpp",
+        (*PPL, "-", "--convention", "llama.cpp", "--stride", "4"),
+        2,
+        ("--stride 4 has no meaning", "leave it out"),
+    ),
+    Wrong(
+        "against itself",
+        (*PPL, "-", "--against-quantization", "none"),
+        2,
+        ("--against-quantization none is what", "runs with already", "name another one"),
+    ),
+    Wrong(
+        "plan for two", (*PPL, "-", "--against", "b", "--plan", "a"), 2, ("--plan a is for one model", "leave it out")
+    ),
+]
+
+TABLE = [*COMMAND_LINE, *NUMBERS, *BUDGETS, *MODELS, *PROMPTS, *FILES, *TEXTS]
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +291,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "truncated shard": (lambda at: os.truncate(shard(at), 1000), ("is damaged", "expected", "Fetch or save", "again")),
     "missing shard": (lambda at: shard(at).unlink(), ("lacks 1 of 1 shards", "download the missing files")),
     "unknown type": (lambda at: edit_config(at, model_type="novel"), ("the type 'novel'", "update transformers")),
-    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "gptq"}), ("with gptq", "choose")),
+    "quantised": (lambda at: edit_config(at, quantization_config={"quant_method": "hqq"}), ("with hqq", "choose")),
     "no vocabulary": (lambda at: (at / "tokenizer.json").unlink(), ("no vocabulary", "copy it from where")),
     "broken config": (lambda at: (at / "config.json").write_text("{"), ("config.json cannot be read", "fetch")),
 }

@@ -43,7 +43,11 @@ LIGHT_FLOORS = 3  # floors 0 to 2 plan on any laptop
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "huggingface_hub", "triton"}
 
 # Functions that may import, so that help is instant and Ctrl-C is heard: by a statement, or by a computed name.
-IMPORTING_FUNCTIONS = {(PACKAGE, "__getattr__"), (f"{PACKAGE}.__main__", "main")}
+IMPORTING_FUNCTIONS = {
+    (PACKAGE, "__getattr__"),
+    (f"{PACKAGE}.__main__", "main"),
+    (f"{PACKAGE}.kernels.cuda.backend", "load_kernels"),  # Triton, where a device is used and only there
+}
 LATE = f"{PACKAGE}.cli.late"  # `late("engine.llm")` is an import of windlass.engine.llm like any other here
 
 MAX_FILE_LINES = 400

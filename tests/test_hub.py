@@ -155,7 +155,7 @@ class TestBeforeADownload:
         assert not hub.repository.gets
 
     def test_other_formats_are_refused(self, hub: SimpleNamespace) -> None:
-        hub.repository.files = {"config.json": b"{}", "model.gguf": b"GGUF"}
+        hub.repository.files = {"config.json": b"{}", "model.onnx": b"ONNX"}
         assert f"{NAME} has no *.safetensors among its 2 files; choose" in refusal(CheckpointError)
 
     def test_what_is_no_model_is_refused(self, hub: SimpleNamespace) -> None:

@@ -105,8 +105,8 @@ class TestFiles:
             refusal(UsageError, folder, **arguments)
         os.truncate(folder / SHARD, (folder / SHARD).stat().st_size - 100)
         assert "the file is cut short" in refusal(CheckpointError, folder)
-        edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
-        assert "quantised with gptq" in refusal(UnsupportedModel, folder)
+        edit_config(folder, quantization_config={"quant_method": "hqq", "bits": 4})
+        assert "quantised with hqq" in refusal(UnsupportedModel, folder)
 
     def test_a_missing_shard(self, copy_of: Callable[[str], Path]) -> None:
         folder = copy_of("shards")
@@ -232,9 +232,9 @@ class TestConfig:
 
     def test_quantised_weights_are_refused_by_the_name_of_their_method(self, copy_of: Callable[[str], Path]) -> None:
         folder = copy_of("whole")
-        edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+        edit_config(folder, quantization_config={"quant_method": "hqq", "bits": 4})
         text = refusal(UnsupportedModel, folder)
-        assert "quantised with gptq" in text and "the model's float16 or bfloat16 checkpoint" in text
+        assert "quantised with hqq" in text and "the model's float16 or bfloat16 checkpoint" in text
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def curves(draw: st.DrawFn) -> dict[str, RateCurve]:
 
 RATES = st.builds(
     ComputeRates, name=TEXT, memory=SIZE, memory_rate=RATE, matmul=curves(), prefill_attention=curves(),
-    decode_attention=curves(), step_seconds=RATE, row_rate=RATE, copy_rate=RATE,
+    decode_attention=curves(), step_seconds=RATE, row_rate=RATE, copy_rate=RATE, packed_matmul=curves(),
 )  # fmt: skip
 LINKS = st.builds(
     Link, upload=RATE, download=RATE, both=RATE, upload_pageable=RATE, download_pageable=RATE, latency=RATE

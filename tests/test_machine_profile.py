@@ -115,6 +115,7 @@ def test_measuring_finds_every_rate_and_says_what_it_measured(tmp_path: Path) ->
         assert {"bfloat16", "float32"} <= set(curves)
         assert all(rate > 0 for curve in curves.values() for _, rate in curve.points)
     assert [rows for rows, _ in machine.host.matmul["float32"].points] == [1, 4]
+    assert {name: len(curve.points) for name, curve in machine.host.packed_matmul.items()} == {"int4": 1, "int8": 1}
     assert machine.disk.rate > 0 and machine.disk_write > 0 and machine.process_bytes > 50 * MIB
     assert machine.host.step_seconds > 0 and machine.host.row_rate > 0 and machine.host.copy_rate > 0
     assert {"disk", "disk_write", "matmul", "row_rate"} <= set(machine.sources)

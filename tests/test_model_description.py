@@ -18,9 +18,10 @@ from windlass.engine.opened_model import made_files, open_model, read_files
 from windlass.errors import CheckpointError, UnsupportedModel, UsageError
 from windlass.facts.attention_config import attention_shapes, cache_shapes, experts_per_token
 from windlass.facts.attention_shape import AttentionShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.checkpoint_facts import read_checkpoint
 from windlass.facts.model_description import describe
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.model_structure import ModelStructure
 from windlass.facts.shape import Shape, shape_named, shapes
 from windlass.facts.shape_structures import shipped_structure
@@ -234,8 +235,8 @@ class TestWhatOnlyTransformersKnows:
     def test_is_not_asked_about_what_cannot_be_read(self, asked: list[dict[str, Any]], tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="has no config.json"):
             describe_model(tmp_path)
-        (tmp_path / "config.json").write_text('{"model_type": "llama", "quantization_config": {"quant_method": "fp8"}}')
-        with pytest.raises(UnsupportedModel, match="holds weights quantised with fp8"):
+        (tmp_path / "config.json").write_text('{"model_type": "llama", "quantization_config": {"quant_method": "hqq"}}')
+        with pytest.raises(UnsupportedModel, match="holds weights quantised with hqq"):
             describe_model(tmp_path)
         assert asked == []
 

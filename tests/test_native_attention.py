@@ -13,7 +13,7 @@ from windlass.kernels.backend import choose_decode, choose_products
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.decode_plan import DecodePlan, DecodeSizes
 from windlass.kernels.decode_runs import RUN_TOKENS
-from windlass.kernels.native import library as library_file
+from windlass.kernels.native import loading
 from windlass.kernels.native.compiler import Missing, find_compiler, processor
 from windlass.kernels.native.decode import native_decode
 from windlass.kernels.native.library import NativeLibrary, build, native_library
@@ -182,7 +182,7 @@ def other_library(
     if isinstance(compiler, Missing):
         pytest.skip(compiler.reason)
     if request.param not in needs:
-        monkeypatch.setattr(library_file, "THREADING", library_file.THREADING[-1:])
+        monkeypatch.setattr(loading, "THREADING", loading.THREADING[-1:])
     found = build(compiler, tmp_path / "native", (request.param,) if request.param in needs else ())
     assert not isinstance(found, Missing), found.reason
     yield found

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from windlass.kernels.backend import choose_decode, choose_products, decode_backend
-from windlass.kernels.native import library as library_file
+from windlass.kernels.native import loading
 from windlass.kernels.native.compiler import Compiler, Missing, Recipe, compiled, find_compiler
 from windlass.kernels.native.library import NativeLibrary, build, native_library
 
@@ -132,7 +132,7 @@ def test_without_it_torch_attends_and_the_reason_is_kept(
 
 @pytest.mark.usefixtures("asked_anew")
 def test_other_systems_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library_file.sys, "platform", "win32")
+    monkeypatch.setattr(loading.sys, "platform", "win32")
     assert "this is win32" in decode_backend()
 
 

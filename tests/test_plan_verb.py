@@ -114,7 +114,8 @@ def test_formats_that_lose_something_are_used_only_where_they_are_allowed(tmp_pa
     allowed = json.loads(windlass(*TIGHT, "--json", "--allow", "int8,int4")[1])
     assert allowed["format"] == "int4"
     assert json.loads(windlass(*TIGHT, "--json")[1])["format"] is None
-    assert "int4 weights, which nothing runs yet" in refused(*TIGHT, "--allow", "int4", "-o", str(tmp_path / "p.json"))
+    said = refused(*TIGHT, "--allow", "int4", "-o", str(tmp_path / "p.json"))
+    assert "int4 weights, which this checkpoint does not hold; plan with --quantization int4 to use -o" in said
 
 
 @pytest.mark.parametrize(

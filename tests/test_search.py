@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from windlass.errors import BudgetError
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.plan import Plan
 from windlass.facts.tensor_fact import TensorFact

@@ -48,7 +48,7 @@ def separately(llm: LLM, prompt: list[int], params: SamplingParams) -> list[Comp
     """The same answers, but each as a request of its own that reads its own prompt."""
     llm.prepare(Workload(params.n, len(prompt), params.max_tokens or 1))
     requests = [Request(str(1000 + index), None, tuple(prompt), params) for index in range(params.n)]
-    answers = [llm._answers(request)[index] for index, request in enumerate(requests)]
+    answers = [llm._admission.answers(request)[index] for index, request in enumerate(requests)]
     assert llm._engine is not None and llm._measurements is not None
     outputs = list(Generation(llm._engine, llm._measurements, stream=False).run(answers))
     return [output.outputs[0] for output in sorted(outputs, key=lambda output: int(output.request_id))]

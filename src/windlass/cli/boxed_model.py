@@ -6,9 +6,10 @@ from pathlib import Path
 
 from windlass.cli.late import packaged_model
 from windlass.errors import UsageError
+from windlass.facts.gguf_model import SUFFIX
 
 DEFAULT_PROMPT = "Once upon a time"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:\w+)?")
 
 
 def boxed_model() -> str:
@@ -32,7 +33,7 @@ def model_and_prompt(first: str | None, second: str | None) -> tuple[str, str]:
         return model, DEFAULT_PROMPT
     if second is not None:
         return first, second
-    if Path(first).expanduser().is_file():
+    if Path(first).expanduser().is_file() and not first.endswith(SUFFIX):
         raise UsageError(f"{first} is a file; for its text as the prompt write `windlass run - < {first}`")
     if names_model(first):
         raise UsageError(
@@ -43,8 +44,12 @@ def model_and_prompt(first: str | None, second: str | None) -> tuple[str, str]:
 
 
 def names_model(text: str) -> bool:
-    """Whether a single argument can only have been meant as a model: a folder, a path, or an id such as org/name."""
+    """Whether a single argument can only have been meant as a model: a folder, a path, or an id such as org/name.
+
+    A GGUF file is a model too, here or on the hub.
+    """
     if not text or text == "-" or any(map(str.isspace, text)):
         return bool(text) and text != "-" and Path(text).expanduser().is_dir()
     looks_like_path = text.startswith(("./", "../", "~", "/")) or text.endswith("/") or text.count("/") > 1
+    looks_like_path |= text.endswith(SUFFIX)
     return looks_like_path or _HUB_ID.fullmatch(text) is not None or Path(text).is_dir()

@@ -3,12 +3,13 @@
 import io
 import os
 import sys
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, demo, doctor, plan, quantize, run, version
+from windlass.cli import batch, bench, chat, demo, doctor, eval, plan, quantize, run, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -64,9 +65,26 @@ def _verbless(
         sys.stdout.write(first_screen())
 
 
-for _verb, _examples in _VERBS:
-    # Two line ends between lines: the help joins lines that only one parts.
-    app.command(epilog="\n\n".join(("Examples:", *(f"  {example}" for example in _examples))))(with_flags(_verb))
+evaluations = typer.Typer(help="How good a model is, with an error bar.", invoke_without_command=True)
+
+
+@evaluations.callback()
+def _evaluation(context: typer.Context) -> None:
+    """Without a verb of the group, what there is."""
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help() + "\n")
+
+
+def _add(group: typer.Typer, verbs: Iterable[tuple[Callable[..., None], tuple[str, ...]]]) -> None:
+    for verb, examples in verbs:
+        # Two line ends between lines: the help joins lines that only one parts.
+        epilog = "\n\n".join(("Examples:", *(f"  {example}" for example in examples)))
+        group.command(epilog=epilog)(with_flags(verb))
+
+
+_add(app, _VERBS)
+_add(evaluations, eval.VERBS)
+app.add_typer(evaluations, name="eval")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.choices import check_quantization
+from windlass.facts.gguf_model import is_gguf
 from windlass.facts.machine import Machine
 from windlass.facts.machine_store import kept_machine
 from windlass.facts.model_facts import ModelFacts
@@ -100,15 +101,21 @@ def _model_or_shape(model: str | None, shape: str | None) -> str | Shape:
 def _workload(job: Any, work: WorkFlags, named: str | Shape) -> Workload:
     if work.source is None:
         return work.workload()
-    folder = str(named) if isinstance(named, str) and Path(named).is_dir() else None
+    place = _place(named)
     found: Workload
-    found, wrong = job.workload_of(work.source, folder, work.gen_len or SamplingFlags().max_tokens)
+    found, wrong = job.workload_of(work.source, place and str(place), work.gen_len or SamplingFlags().max_tokens)
     if wrong:
         sys.stderr.write(
             f"warning: {wrong} of the rows in {work.source} cannot be answered and are left out; `windlass batch` "
             "says what is wrong with each\n"
         )
     return found
+
+
+def _place(named: str | Shape) -> Path | None:
+    """Where the model lies, if it does on this machine."""
+    path = Path(named) if isinstance(named, str) else None
+    return path if path is not None and (path.is_dir() or is_gguf(path)) else None
 
 
 def _check_length(facts: ModelFacts, workload: Workload) -> None:
@@ -122,7 +129,7 @@ def _check_length(facts: ModelFacts, workload: Workload) -> None:
 
 def _machine(flags: MachineFlags, limit: LimitFlags, named: str | Shape) -> Machine:
     """This machine is measured where it never was, and that is said: it takes most of a minute."""
-    folder = Path(named) if isinstance(named, str) and Path(named).is_dir() else Path.cwd()
+    folder = _place(named) or Path.cwd()
     memory = parse_size(limit.host_memory) if limit.host_memory is not None else None
     found = flags.found(kept_machine(folder), memory)
     if found is None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from windlass.errors import UsageError
-from windlass.facts.choices import OTHER_DTYPE_NAMES, check_folder, check_quantization
+from windlass.facts.choices import OTHER_DTYPE_NAMES, check_folder
 from windlass.facts.plain_number import plain_whole
 from windlass.facts.shape import Shape
 from windlass.model.dtypes import dtype_name
@@ -111,13 +111,6 @@ def refuse_for_a_shape(shape: str, revision: str | None, quantization: object) -
             f"quantization={quantization!r} packs a model's files, and the shape {shape} has none; leave it out, or "
             "name a model"
         )
-
-
-def refuse_what_is_to_come(quantization: object, kv_cache_dtype: object) -> None:
-    """Raises UsageError for promised arguments that would have no effect yet."""
-    check_quantization(quantization)
-    if kv_cache_dtype != "auto":
-        raise UsageError(f"kv_cache_dtype={kv_cache_dtype!r} does not exist yet; use auto, the dtype of the model")
 
 
 def shown(value: object) -> str:

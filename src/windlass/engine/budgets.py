@@ -49,13 +49,14 @@ def demands(
         base=base,
         activations=activations,
         micro_batch_tokens=micro_batch,
-        rows_held=opened.rows_held,
+        rows_held=opened.rows_scored if workload.scored else opened.rows_held,
         page_tokens=PAGE_TOKENS,
         device=opened.target.name,
         block_size=block_size,
         host_budget=host_budget if opened.target.beside_host else None,
         host_base=held,
-        plain_row=opened.target.beside_host and opened.plain_row,
+        # Scored rows are all where the model computes when the layers are done.
+        plain_row=opened.target.beside_host and opened.plain_row and not workload.scored,
         offload=free_bytes(offload_dir) if offload_dir is not None else 0,
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.plan import Plan
 from windlass.kernels.page_store import PageStore
 from windlass.memory.arena import Arena

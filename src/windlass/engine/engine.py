@@ -82,7 +82,7 @@ class Engine:
         assembly = Assembly(opened.lifted.model, opened.parameters, _dtypes(opened))
         self.weights = Weights(plan, opened.groups, opened.slots, assembly, self.reader, self.accelerator)
         undo.callback(self.weights.close)
-        stores = LayerStores(opened.facts.cache_shapes, plan, opened.dtype, self.accelerator, self.offload_dir)
+        stores = LayerStores(opened.facts, plan, opened.dtype, self.accelerator, self.offload_dir)
         self.disk_cache = stores.disk
         undo.callback(stores.close)
         # What they still do with the stores ends before these go; their threads begin with the first work.
@@ -91,9 +91,9 @@ class Engine:
         side = None
         if self.accelerator is not None:
             side = HostSide(self.accelerator, self.host_lane, self.crew.idle)
-        self.cache = KVCache(
-            stores.by_layer(side), dict(opened.facts.cache_shapes), PageTable(plan.num_pages, plan.page_tokens)
-        )
+        places = plan.block_size if opened.facts.cache_format.packs else 0
+        table = PageTable(plan.num_pages, plan.page_tokens, places)
+        self.cache = KVCache(stores.by_layer(side), dict(opened.facts.cache_shapes), table)
         undo.callback(self.cache.stores.clear)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         if self.trace is not None:

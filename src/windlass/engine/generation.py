@@ -91,9 +91,7 @@ class Generation:
     def _pass(self, sequences: list[Sequence], running: int, places: Places) -> Iterator[RequestOutput]:
         """One pass over what is due of the sequences, as much as a pass holds; who is read to the end gets a token."""
         spans = self._spans(sequences)
-        drawing = [
-            sequence for sequence in sequences if sequence.number in spans and spans[sequence.number].wants_logits
-        ]
+        drawing = [sequence for sequence in sequences if sequence.number in spans and spans[sequence.number].wanted]
         self.measurements.begin_pass(sum(len(span.token_ids) for span in spans.values()), len(drawing))
         first = [self._answers[s.request.request_id] for s in drawing if not s.token_ids]
         at = 0

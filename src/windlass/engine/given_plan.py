@@ -8,16 +8,25 @@ import torch
 from windlass.engine.arguments import shown
 from windlass.engine.opened_model import OpenedModel
 from windlass.errors import UsageError
+from windlass.facts.cache_format import CacheFormat, cache_format
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, read_plan, refuse_another_model, refuse_smaller_memory
 from windlass.facts.workload import Workload
 from windlass.memory.process_memory import available_bytes, resident_bytes
 
 
-def read_given_plan(value: object, block_size: int | None, micro_batch_tokens: int | None) -> Plan | PlanFile | None:
-    """A Plan, a file that holds one, or None. Raises UsageError for anything else, and for what would be ignored."""
-    if value is None:
-        return None
+def read_given_plan(
+    value: object, block_size: int | None, micro_batch_tokens: int | None, kv_cache_dtype: object
+) -> tuple[Plan | PlanFile | None, CacheFormat]:
+    """A Plan, a file that holds one, or None; and how keys and values are kept, which a plan says too.
+
+    Raises UsageError for anything else, and for what would be ignored.
+    """
+    given = None if value is None else _given(value, block_size, micro_batch_tokens)
+    return given, _cache_format(given, kv_cache_dtype)
+
+
+def _given(value: object, block_size: int | None, micro_batch_tokens: int | None) -> Plan | PlanFile:
     for flag, asked in (("--block-size", block_size), ("--micro-batch-tokens", micro_batch_tokens)):
         if asked is not None:
             raise UsageError(f"{flag} {asked} has no effect beside a plan, which has its own; leave one of them out")
@@ -26,6 +35,20 @@ def read_given_plan(value: object, block_size: int | None, micro_batch_tokens: i
     if isinstance(value, Plan | PlanFile):
         return value
     raise UsageError(f"plan must be a Plan, such as another LLM's plan, or a file, or None; got {shown(value)}")
+
+
+def _cache_format(given: Plan | PlanFile | None, asked: object) -> CacheFormat:
+    """How keys and values are kept: as `asked`, or for "auto" as the plan has it. Raises UsageError for another."""
+    wanted = cache_format(asked)
+    if given is None:
+        return wanted
+    planned = cache_format((given.plan if isinstance(given, PlanFile) else given).kv_cache_dtype)
+    if wanted.packs and wanted != planned:
+        raise UsageError(
+            f"the plan keeps keys and values in {planned.name}, kv_cache_dtype is {wanted.name}; leave it out, or "
+            f"make the plan again with `windlass plan MODEL --kv-cache-dtype {wanted.name} -o FILE`"
+        )
+    return planned
 
 
 def checked_plan(

@@ -134,11 +134,11 @@ def _step_seconds(target: Target, dtype: torch.dtype, passes: int) -> float:
     with _engine(_shape(NARROW, layers=4), target, dtype, SEQUENCES, PAGE_TOKENS) as engine:
         timed = TimedLayers(engine.runner, target.device)
         engine.opened.seat.conductor = timed
-        _run(engine, [RowSpan(number, [1] * 16, 0, 16, True) for number in range(SEQUENCES)])
-        _run(engine, [RowSpan(number, [1], 16, 17, True) for number in range(SEQUENCES)])
+        _run(engine, [RowSpan(number, [1] * 16, 0, 16, 1) for number in range(SEQUENCES)])
+        _run(engine, [RowSpan(number, [1], 16, 17, 1) for number in range(SEQUENCES)])
         timed.seconds.clear()
         for length in range(17, 17 + 3 * passes):
-            _run(engine, [RowSpan(number, [1], length, length + 1, True) for number in range(SEQUENCES)])
+            _run(engine, [RowSpan(number, [1], length, length + 1, 1) for number in range(SEQUENCES)])
         return undisturbed(timed.seconds)
 
 
@@ -155,7 +155,7 @@ def _row_seconds(target: Target, dtype: torch.dtype, width: int, rows: int, pass
             for _ in range(passes + 1):
                 timed.seconds.clear()
                 watch.seconds = 0.0
-                _run(engine, [RowSpan(0, [1] * rows, 0, rows, True)])
+                _run(engine, [RowSpan(0, [1] * rows, 0, rows, 1)])
                 found.append(sum(timed.seconds) - watch.seconds)
         return undisturbed(found[1:])
 

@@ -6,11 +6,13 @@ The plan is made for the work at hand: with the first prompts, and again when la
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import torch
 
+from windlass.engine.admission import Admission
 from windlass.engine.arguments import (
     read_count,
     read_device,
@@ -22,31 +24,32 @@ from windlass.engine.arguments import (
     read_switch,
     read_whole,
     refuse_for_a_shape,
-    refuse_what_is_to_come,
 )
-from windlass.engine.bad_words import bad_words
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, check_choices, made_files, open_model, read_files
+from windlass.engine.opened_model import ModelFiles, OpenedModel, check_choices, made_files, open_model, read_files
 from windlass.engine.packing.copies import files_run_as
+from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, make_plan
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.run_record import keep
+from windlass.engine.scoring import Scoring
 from windlass.engine.sequence import Sequence as Answer
-from windlass.engine.stopping import StopCheck
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
 from windlass.engine.verdicts import require_proven
-from windlass.errors import RequestError, UsageError
+from windlass.errors import UsageError
+from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine_store import kept_machine
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile
 from windlass.facts.progress import Progress
+from windlass.facts.prompt_scores import PromptScores
 from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
@@ -55,7 +58,6 @@ from windlass.facts.workload import Workload
 from windlass.kernels.native.library import native_library
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
-from windlass.model.detokenizer import Detokenizer
 from windlass.model.hub import model_folder
 from windlass.model.shape_checkpoint import shape_config
 from windlass.model.text_config import text_config_of
@@ -99,7 +101,7 @@ class LLM:
         on_progress: Callable[[Progress], None] | None = None,
         trace: Trace | None = None,
     ) -> None:
-        refuse_what_is_to_come(quantization, kv_cache_dtype)
+        check_quantization(quantization)
         self._offload_dir = read_folder("--offload-dir", offload_dir)
         name, dtype_asked = read_model(model), read_dtype(dtype)
         self._host_memory = read_memory("--host-memory", host_memory)
@@ -109,7 +111,7 @@ class LLM:
         self._seed = read_whole("seed", seed)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
-        brought = read_given_plan(plan, block_size, micro_batch_tokens)
+        brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
         limit_malloc()
@@ -118,15 +120,13 @@ class LLM:
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
             refuse_for_a_shape(str(name), revision, quantization)
-            require_proven(text_config_of(shape_config(name)), unproven)
-            files = made_files(name, dtype_asked, self._offload_dir)
-            check_choices(files, dtype_asked, longest)
+            files = self._shape_files(name, dtype_asked, longest, unproven)
         else:
             files = read_files(model_folder(name, revision, self._on_progress))
             check_choices(files, dtype_asked, longest)
             require_proven(files.text_config, unproven)
             files = files_run_as(quantization, files, self._on_progress)
-        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen)
+        self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
@@ -136,8 +136,9 @@ class LLM:
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
-        self._numbers, self._told_cut = itertools.count(), False
+        self._numbers = itertools.count()
         self._call: object | None = None
+        self._admission = Admission(self.opened, self._seed, self._numbers)
 
     @property
     def tokenizer(self) -> AnyTokenizer:
@@ -224,11 +225,27 @@ class LLM:
         prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
         return self.generate(prompts, sampling_params)
 
+    def score(self, prompts: Prompts, first: int | Sequence[int] = 1) -> list[PromptScores]:
+        """How likely the tokens of each prompt are after those before them; nothing is generated.
+
+        Tokens from the place `first` on are scored, 1 or more: the token at 0 has nothing before it. All prompts go
+        through the model in as few passes as memory allows. Raises UsageError and RequestError as generate does.
+        """
+        requests = read_prompts(prompts, None, self.default_sampling_params, self.tokenizer, self._numbers)
+        passages = self._admission.passages(requests, first)
+        if not passages:
+            return []
+        most, done = max(len(passage.token_ids) for passage in passages), list[Passage]()
+        with self._called(Workload(len(passages), most, 1, scored=True)) as (engine, measurements):
+            try:
+                done.extend(Scoring(engine, measurements).run(passages))
+            finally:
+                measurements.end_scoring([passage.tokens for passage in done])
+        return [passage.scores() for passage in passages]
+
     def check(self, sampling_params: SamplingParams) -> None:
         """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
-        sampling_params.check_vocabulary(self.opened.facts.vocab_size)
-        bad_words(self.tokenizer, sampling_params.bad_strings)
-        self._stop_check(sampling_params, 1)
+        self._admission.check(sampling_params)
 
     def close(self) -> None:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
@@ -257,25 +274,32 @@ class LLM:
 
     def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
         """Checks the requests now and runs them as the iterator is read."""
-        answers = [answer for request in requests for answer in self._answers(request)]
+        answers = [answer for request in requests for answer in self._admission.answers(request)]
         return self._outputs(answers, stream) if answers else iter(())
 
     def _outputs(self, answers: Sequence[Answer], stream: bool) -> Iterator[RequestOutput]:
         prompt_len = max(len(answer.request.prompt_token_ids) for answer in answers)
         longest = max(answer.most_tokens for answer in answers)
-        self._refuse_a_second_call()
-        self._call = call = object()
-        try:
-            engine = self._fitting(Workload(len(answers), prompt_len, longest - prompt_len + 1))
-            assert self._measurements is not None
-            self._measurements.begin_call()
+        with self._called(Workload(len(answers), prompt_len, longest - prompt_len + 1)) as (engine, measurements):
+            call = self._call
             try:
-                for output in Generation(engine, self._measurements, stream).run(answers):
+                for output in Generation(engine, measurements, stream).run(answers):
                     yield output
                     if self._call is not call:
                         raise UsageError("the LLM was closed before this stream was read to its end; ask again")
             finally:
-                self._measurements.end_call(answers)
+                measurements.end_call(answers)
+
+    @contextmanager
+    def _called(self, workload: Workload) -> Iterator[tuple[Engine, Measurements]]:
+        """One call, with an engine that is fit for it; whatever breaks off inside leaves the next call a fresh one."""
+        self._refuse_a_second_call()
+        self._call = call = object()
+        try:
+            engine = self._fitting(workload)
+            assert self._measurements is not None
+            self._measurements.begin_call()
+            yield engine, self._measurements
         except (Exception, KeyboardInterrupt):
             # The disk lane stands somewhere in the middle of a pass: the next call must begin with a fresh one.
             if self._call is call:
@@ -288,45 +312,6 @@ class LLM:
     def _refuse_a_second_call(self) -> None:
         if self._call is not None:
             raise UsageError("this LLM is answering another call; read that stream to its end, or close() the stream")
-
-    def _answers(self, request: Request) -> list[Answer]:
-        params, limit = request.sampling_params, self.opened.facts.max_model_len
-        room = limit - len(request.prompt_token_ids)
-        if room < 1:
-            raise RequestError(
-                f"request {request.request_id}: the prompt has {len(request.prompt_token_ids)} tokens, the model takes "
-                f"{limit} with the answer; shorten the prompt or raise --max-model-len if it was lowered"
-            )
-        worst = max(request.prompt_token_ids)
-        if worst >= self.opened.facts.vocab_size:
-            raise RequestError(
-                f"request {request.request_id}: token id {worst} is not below the vocabulary's size, "
-                f"{self.opened.facts.vocab_size}; encode the prompt with this model's tokenizer"
-            )
-        self.check(params)
-        if params.max_tokens is not None and params.max_tokens > room:
-            self._tell_cut(params.max_tokens, len(request.prompt_token_ids), limit)
-        most = min(params.max_tokens or room, room)
-        seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
-        words, bad = self.tokenizer, bad_words(self.tokenizer, params.bad_strings)
-        stops = [self._stop_check(params, most) for _ in range(params.n)]
-        return [
-            Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
-            for index, stop in enumerate(stops)
-        ]
-
-    def _tell_cut(self, asked: int, prompt_len: int, limit: int) -> None:
-        """Once: what holds for one prompt mostly holds for the next."""
-        if not self._told_cut:
-            self._told_cut = True
-            LOG.warning(
-                "max_tokens=%d is cut to %d: a prompt of %d tokens leaves no more of the %d that this model takes",
-                asked, limit - prompt_len, prompt_len, limit,
-            )  # fmt: skip
-
-    def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
-        words = Detokenizer(self.tokenizer, params.skip_special_tokens)
-        return StopCheck(params, self.opened.defaults.eos_token_ids, most, words)
 
     def _fitting(self, workload: Workload) -> Engine:
         """The engine for work that is about to run. Raises UsageError where a given plan has no room for it."""
@@ -366,6 +351,8 @@ class LLM:
         if self._given_plan is not None:
             return True
         plan, before = self._engine.plan, self._planned_for
+        if workload.scored != before.scored:
+            return False
         pages_each = -(-workload.tokens_per_sequence // plan.page_tokens)
         at_once = plan.num_pages // pages_each
         grown = (
@@ -388,6 +375,12 @@ class LLM:
                 return kept.disk
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
+
+    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
+        require_proven(text_config_of(shape_config(shape)), unproven)
+        files = made_files(shape, dtype, self._offload_dir)
+        check_choices(files, dtype, longest)
+        return files
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
         if self._on_progress is None:

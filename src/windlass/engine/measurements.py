@@ -49,17 +49,32 @@ class Measurements:
         """The call for `sequences` is over, or was left; what was done of it is what is forecast."""
         if self.engine.trace is not None:
             self.engine.trace.end(time.perf_counter())
-        before, self._counts_before = self._counts_before, None
         begun = [sequence for sequence in sequences if sequence.token_ids]
-        if before is None or self.foresight is None or not begun:
+        before, self._counts_before = self._counts_before, None
+        if before is None or not begun:
             return
-        done = WorkDone(
-            prompts=len({sequence.request.request_id for sequence in begun}),
-            sequences=len(begun),
-            prompt_len=_mean([len(sequence.request.prompt_token_ids) for sequence in begun]),
-            gen_len=_mean([len(sequence.token_ids) for sequence in begun]),
-            **{name: count - before[name] for name, count in self._counts().items()},
-        )
+        prompts = len({sequence.request.request_id for sequence in begun})
+        prompt_len = _mean([len(sequence.request.prompt_token_ids) for sequence in begun])
+        gen_len = _mean([len(sequence.token_ids) for sequence in begun])
+        self._foretell(WorkDone(prompts, len(begun), prompt_len, gen_len, **self._grown(before)))
+
+    def end_scoring(self, lengths: Several[int]) -> None:
+        """The call that scored prompts of so many tokens is over, or was left after the last of them."""
+        if self.engine.trace is not None:
+            self.engine.trace.end(time.perf_counter())
+        before, self._counts_before = self._counts_before, None
+        if before is None or not lengths:
+            return
+        self._foretell(WorkDone(len(lengths), len(lengths), _mean(lengths), 1, **self._grown(before), scored=True))
+
+    def _grown(self, before: Mapping[str, int]) -> dict[str, int]:
+        """What has been counted since."""
+        return {name: count - before[name] for name, count in self._counts().items()}
+
+    def _foretell(self, done: WorkDone) -> None:
+        """Adds the forecast of work that is done, where somebody makes one."""
+        if self.foresight is None:
+            return
         forecast = self.foresight.of(done, self.engine.opened.facts, self.engine.plan)
         self._forecast = forecast if self._forecast is None else together(self._forecast, forecast)
 

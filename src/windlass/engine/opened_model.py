@@ -1,6 +1,6 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,19 +11,26 @@ from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
 from windlass.errors import CheckpointError
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
 from windlass.facts.config_values import read_config_values
 from windlass.facts.generation_defaults import GenerationDefaults
+from windlass.facts.gguf_checkpoint import gguf_checkpoint
+from windlass.facts.gguf_config import config_of
+from windlass.facts.gguf_model import GgufModel, is_gguf, read_gguf
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_checkpoint import packed_checkpoint
+from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
+from windlass.kernels.native.product import product_library
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
-from windlass.model.config_file import plain_config, read_config
+from windlass.model.config_file import config_of_values, plain_config, read_config
 from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
+from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
 from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
@@ -39,7 +46,7 @@ from windlass.model.zoo import LiftedModel, build, lift
 class OpenedModel:
     """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down.
 
-    `made` is set where the weights are made up.
+    `rows_held` and `rows_scored` are Rehearsal.rows_held. `made` is set where the weights are made up.
     """
 
     folder: Path
@@ -55,6 +62,7 @@ class OpenedModel:
     tokenizer: Tokenizer | NoTokenizer
     defaults: GenerationDefaults
     rows_held: float
+    rows_scored: float
     read_again_beyond: int | None
     narrows_late: bool
     plain_row: bool
@@ -68,12 +76,25 @@ class OpenedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What the files of a model folder say of themselves, read and checked: the whole config, and every header."""
+    """What the files of a model say of themselves, read and checked: the whole config, and every header.
+
+    `folder` is that of its files; where `gguf` is set, its file.
+    """
 
     folder: Path
     config: PreTrainedConfig
     checkpoint: CheckpointFacts
     made: MadeModel | None = None
+    gguf: GgufModel | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """What the config comes from."""
+        return self.folder if self.gguf else self.folder / "config.json"
+
+    def tokenizer(self) -> Tokenizer | NoTokenizer:
+        """Reads it. Raises CheckpointError for a damaged one."""
+        return gguf_tokenizer(self.gguf) if self.gguf else Tokenizer.load(self.folder)
 
     @property
     def text_config(self) -> PreTrainedConfig:
@@ -82,13 +103,20 @@ class ModelFiles:
 
 
 def read_files(folder: Path) -> ModelFiles:
-    """Reads the config and the headers of the weights, which is quick.
+    """Reads the config and the headers of the weights in a folder, or those of a GGUF file, which is quick.
 
     Raises CheckpointError for files that are missing, cut short or broken, UnsupportedModel for a type that
     transformers lacks and for quantised weights.
     """
+    if is_gguf(folder):
+        model = read_gguf(folder)
+        values = config_of(model)
+        config = config_of_values(model.path, values)
+        return ModelFiles(model.path, config, gguf_checkpoint(model, values), gguf=model)
     config = read_config(folder)
     checkpoint = packed_checkpoint(folder, read_config_values(folder), partial(read_checkpoint, folder))
+    if any(isinstance(tensor, PackedTensor) for tensor in checkpoint.tensors.values()):
+        product_library()  # a compiler may run, so before the budget's memory is taken
     return ModelFiles(folder, plain_config(config), checkpoint)
 
 
@@ -111,9 +139,14 @@ def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> N
 
 
 def open_model(
-    files: ModelFiles, name: str, dtype: str, max_model_len: int | None, target: Target = HOST
+    files: ModelFiles,
+    name: str,
+    dtype: str,
+    max_model_len: int | None,
+    target: Target = HOST,
+    cache_format: CacheFormat = AS_COMPUTED,
 ) -> OpenedModel:
-    """Opens a model for a target. `dtype` is "auto" or a name.
+    """Opens a model for a target. `dtype` is "auto" or a name, `cache_format` how keys and values will be kept.
 
     Raises CheckpointError, UnsupportedModel or UsageError, always before a weight is read.
     """
@@ -123,7 +156,7 @@ def open_model(
         model = build(config, chosen, target.device)
     except FAILURES as error:
         raise CheckpointError(
-            f"{folder / 'config.json'} makes no sense to transformers: {type(error).__name__}: {error}; correct that "
+            f"{files.config_file} makes no sense to transformers: {type(error).__name__}: {error}; correct that "
             "value, or fetch the file again"
         ) from error
     seat = Seat()
@@ -140,7 +173,7 @@ def open_model(
         renamed=renaming.destination,
         stored=lambda: tuple(sorted(rehearsal.cache_shapes().items())),
     )
-    facts, tokenizer = description.facts, Tokenizer.load(folder)
+    facts, tokenizer = replace(description.facts, cache_format=cache_format), files.tokenizer()
     return OpenedModel(
         folder=folder,
         facts=facts,
@@ -155,6 +188,7 @@ def open_model(
         tokenizer=tokenizer,
         defaults=read_generation_defaults(folder, files.config.to_dict(), tokenizer.eos_token_ids),
         rows_held=rehearsal.rows_held(),
+        rows_scored=rehearsal.rows_held(scored=True),
         read_again_beyond=_read_again_beyond(model),
         narrows_late=rehearsal.narrows_late,
         plain_row=rehearsal.plain_row and not rehearsal.narrows_late,

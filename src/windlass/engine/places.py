@@ -45,7 +45,9 @@ class Places:
         else:
             self._readers[request_id] = number
         self._table.reserve(number, sequence.most_tokens)
-        if sequence.cached:
+        if sequence.cached and self._table.num_places:
+            self._take_full_pages(sequence)
+        elif sequence.cached:
             self._copy_prompt(sequence)
 
     def prompt_read(self, answers: Iterable[Sequence]) -> None:
@@ -87,10 +89,23 @@ class Places:
         filled = len(sequence.request.prompt_token_ids) // self._table.page_tokens
         return filled if self._stays(sequence) else 0
 
+    def _take_full_pages(self, sequence: Sequence) -> None:
+        """Of a prompt that was read before, the page that it does not fill was gone on with: its tokens come again."""
+        prompt, size = len(sequence.request.prompt_token_ids), self._table.page_tokens
+        sequence.cached = prompt // size * size
+        self._copy(sequence, range(self._shared_pages(sequence), prompt // size))
+
     def _copy_prompt(self, sequence: Sequence) -> None:
-        """Copies the pages of the prompt that a sequence holds alone from the one that read them."""
+        """Copies the pages of the prompt that a sequence holds alone from the one that has just read them."""
+        prompt = len(sequence.request.prompt_token_ids)
+        full, every = prompt // self._table.page_tokens, self._table.pages_for(prompt)
+        self._copy(sequence, range(self._shared_pages(sequence), full))
+        reader, places = self._readers[sequence.request.request_id], self._table.places
+        open_places = (places[reader], places[sequence.number]) if places else None
+        self._copy(sequence, range(full, every), open_places)
+
+    def _copy(self, sequence: Sequence, pages: range, places: tuple[int, int] | None = None) -> None:
         reader = self._readers[sequence.request.request_id]
         if reader != sequence.number:
-            pages = range(self._shared_pages(sequence), self._table.pages_for(len(sequence.request.prompt_token_ids)))
             mine, read = self._table.pages[sequence.number], self._table.pages[reader]
-            self._cache.copy_pages([(read[page], mine[page]) for page in pages])
+            self._cache.copy_pages([(read[page], mine[page]) for page in pages], places)

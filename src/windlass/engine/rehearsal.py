@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.token_span import TokenSpan
@@ -85,6 +85,7 @@ class Rehearsal:
         self.narrows_late = False
         self.plain_row = True
         self._passed: torch.Tensor | None = None
+        self._narrows = True
         self._lent = 0
         self._played: set[int] = set()
         self._tokens = 1
@@ -110,12 +111,18 @@ class Rehearsal:
                 shapes[index] = probe.shapes[twin]
         return shapes
 
-    def rows_held(self) -> float:
-        """How many hidden rows the model's own forward keeps alive around the layers (1.0 for most)."""
+    def rows_held(self, scored: bool = False) -> float:
+        """How many hidden rows the model's own forward keeps alive around the layers (1.0 for most).
+
+        Where every row is `scored`, copies of all go through the norm behind the layers too.
+        """
         row_bytes = self.lifted.model.config.hidden_size * self.dtype.itemsize
         tokens = max(2, ROW_BYTES // row_bytes)
+        self._narrows = not scored
         used = self._measured(ShapeProbe(), tokens, play=set())
-        return max(1.0, used / (tokens * row_bytes))
+        self._narrows = True
+        copied = 1.0 if scored and self.narrows_late else 0.0
+        return max(1.0, used / (tokens * row_bytes)) + copied
 
     def activation_bytes(self, tokens: int, shapes: Mapping[int, CacheShape]) -> int:
         """Bytes the largest layer takes for a micro-batch of `tokens`, beside its weights and the row."""
@@ -135,14 +142,15 @@ class Rehearsal:
     def layer(
         self, index: int, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Runs the layer if it is its turn, else passes the row (1, T, H) on; the last returns one row."""
+        """Runs the layer if it is its turn, else passes the row (1, T, H) on; the last picks one row, or all."""
         self.plain_row &= row is self._passed
         result: Any = row
         if index in self._played:
             result = self._play(layer, row, args, kwargs)
         self._passed = result[0] if isinstance(result, tuple) else result
         last = index == len(self.lifted.layers) - 1 and not self.narrows_late
-        return map_tree(lambda leaf: leaf[:, :1] if last and isinstance(leaf, torch.Tensor) else leaf, result)
+        picked = torch.arange(1 if self._narrows else row.shape[1], device=row.device)
+        return map_tree(lambda leaf: leaf[:, picked] if last and isinstance(leaf, torch.Tensor) else leaf, result)
 
     def head(self, head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
         """Never asked in a rehearsal of the decoder."""

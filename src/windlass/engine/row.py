@@ -3,7 +3,7 @@
 T tokens of the row; a micro-batch is rows start:stop of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.token_span import TokenSpan
 from windlass.model.layer_store import Batch
+from windlass.model.page_table import PageTable
 from windlass.model.rotary import SequenceLengths
 
 
@@ -19,14 +20,14 @@ class RowSpan:
     """New tokens of one sequence: `token_ids` after `context` tokens already in the cache.
 
     `alone` is the sequence's length in a forward of its own: the whole prompt while it is read, however many pieces
-    that takes, the tokens so far while it decodes. `wants_logits` asks for the logits of the last token.
+    that takes, the tokens so far while it decodes. The logits of the last `wanted` of the tokens are asked for.
     """
 
     sequence: int
     token_ids: Sequence[int]
     context: int
     alone: int
-    wants_logits: bool
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +79,18 @@ class Row:
         self.starts = [stop - len(span.token_ids) for span, stop in zip(spans, ends, strict=True)]
         self.ids = torch.tensor([ids], dtype=torch.int64, device=device)  # (1, T)
         self.positions = torch.tensor([positions], dtype=torch.int64, device=device)  # (1, T)
-        wanted = [stop - 1 for span, stop in zip(spans, ends, strict=True) if span.wants_logits]
+        wanted = [row for span, stop in zip(spans, ends, strict=True) for row in range(stop - span.wanted, stop)]
         self.wanted = torch.tensor(wanted, dtype=torch.int64, device=device)  # (R,)
         self.device = device
 
-    def cut(self, start: int, stop: int, tables: Mapping[int, Sequence[int]], pages: Pages) -> RowSlice:
-        """The micro-batch of rows start:stop; `tables` gives each sequence's pages."""
+    def cut(self, start: int, stop: int, table: PageTable, pages: Pages) -> RowSlice:
+        """The micro-batch of rows start:stop; `table` gives each sequence's pages, and its place if it has one."""
         spans, rows, lengths = [], [], []
         for span, first in zip(self.spans, self.starts, strict=True):
             low, high = max(first, start), min(first + len(span.token_ids), stop)
             if low < high:
-                context = span.context + low - first
-                spans.append(TokenSpan(low - start, high - low, context, tables[span.sequence]))
+                context, who = span.context + low - first, span.sequence
+                spans.append(TokenSpan(low - start, high - low, context, table.pages[who], table.places.get(who, 0)))
                 rows.append((low - start, high - start))
                 lengths.append(span.alone)
         return RowSlice(

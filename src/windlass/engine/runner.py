@@ -20,10 +20,11 @@ from torch import nn
 from windlass.engine.crew import Crew
 from windlass.engine.embedding_rows import EmbeddingRows
 from windlass.engine.host_row import HostRow
+from windlass.engine.logits_block import LogitsBlock
 from windlass.engine.row import Pages, Row, RowSlice, RowSpan
 from windlass.engine.trace import ComputeSpans
 from windlass.engine.weights import Weights
-from windlass.errors import DeviceError
+from windlass.errors import DeviceError, UnsupportedModel
 from windlass.facts.plan import Plan
 from windlass.model.kvcache import KVCache
 from windlass.model.layer_store import Batch
@@ -62,6 +63,8 @@ class Runner:
         self._first_row: torch.Tensor
         self._halvings = 0
         self._head_start = 0
+        self._head_part: int | None = None
+        self._head_answer: torch.Tensor | None = None
 
     def connect(
         self,
@@ -81,18 +84,41 @@ class Runner:
 
     @torch.inference_mode()
     def run_pass(self, spans: Sequence[RowSpan]) -> Iterator[torch.Tensor]:
-        """One pass over the model. Yields logits (r, V), the spans that want logits in order, a few rows at a time."""
+        """One pass over the model. Yields logits (r, V), the rows that want them in order, a few at a time.
+
+        Where the head streams they come all at once: so few rows are meant as there are sequences.
+        """
+        yield from self._logits(self._decode(spans))
+
+    @torch.inference_mode()
+    def run_pass_in_blocks(self, spans: Sequence[RowSpan]) -> Iterator[LogitsBlock]:
+        """As run_pass, for any number of rows: logits of a few rows over a part of the vocabulary at a time.
+
+        Together they are the logits of every row over the whole vocabulary. Raises UnsupportedModel where the head
+        streams by parts and the model's own code mixes them.
+        """
+        hidden = self._decode(spans)
+        if hidden.shape[1] and self._head_streams:
+            yield from self._blocks(hidden)
+            return
+        start = 0
+        for logits in self._logits(hidden):
+            yield LogitsBlock(start, 0, logits)
+            start += logits.shape[0]
+
+    def _decode(self, spans: Sequence[RowSpan]) -> torch.Tensor:
+        """The decoder over the spans -> the rows whose logits are wanted (1, R, H)."""
         self._row = row = Row(spans, self.device)
         self._schedule = schedule(self.plan, row.tokens, len(row.wanted))
-        tables = self.cache.table.pages
+        table = self.cache.table
         self._slices = {
-            start: row.cut(start, stop, tables, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
+            start: row.cut(start, stop, table, self._pages) for start, stop in micro_batches(self.plan, row.tokens)
         }
         self.before_pass([piece.batch for piece in self._slices.values()])
         hidden = self._lifted.decoder.run(
             input_ids=row.ids, position_ids=row.positions, past_key_values=self.cache, use_cache=True
         )  # (1, R, H)
-        yield from self._logits(hidden[:, row.wanted] if self._narrows_late else hidden)
+        return hidden[:, row.wanted] if self._narrows_late else hidden
 
     def embed(self, embedding: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         """ids (1, T) -> row (1, T, H)."""
@@ -132,15 +158,24 @@ class Runner:
         return (row, *result[1:]) if isinstance(result, tuple) else row
 
     def head(self, head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden (1, r, H) -> logits (1, r, V), a part of the head after the other."""
+        """hidden (1, r, H) -> logits (1, r, V), a part of the head after the other, or those of the part in turn."""
+        if self._head_answer is not None:
+            return self._head_answer
+        if self._head_part is not None:
+            return self._head(head, hidden, self._head_part)
         logits = []
         for part in range(len(self._lifted.layers), len(self.plan.slices)):
             self._weights.lend(part)
-            step = Step(Op.COMPUTE, part, self._head_start, self._head_start + hidden.shape[1])
-            with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
-                logits.append(head(hidden))
+            logits.append(self._head(head, hidden, part))
             self._weights.take_back(part)
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=-1)
+
+    def _head(self, head: nn.Module, hidden: torch.Tensor, part: int) -> torch.Tensor:
+        """hidden (1, r, H) -> logits (1, r, v) of a part of the head that is lent."""
+        step = Step(Op.COMPUTE, part, self._head_start, self._head_start + hidden.shape[1])
+        with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
+            logits: torch.Tensor = head(hidden)
+        return logits
 
     def announce_experts(self, layer: int, experts: tuple[int, ...]) -> None:
         """Lets the disk begin with the experts a micro-batch is about to use."""
@@ -186,7 +221,7 @@ class Runner:
     def _halved(self, piece: RowSlice) -> list[RowSlice]:
         middle = (piece.start + piece.stop) // 2
         edges = ((piece.start, middle), (middle, piece.stop))
-        return [self._row.cut(start, stop, self.cache.table.pages, self._pages) for start, stop in edges]
+        return [self._row.cut(start, stop, self.cache.table, self._pages) for start, stop in edges]
 
     def _take_smaller_steps(self, tokens: int) -> None:
         if tokens < self.plan.micro_batch_tokens:
@@ -228,12 +263,71 @@ class Runner:
         if not rows:
             self._let_head_pass()
             return
-        streamed = any(part.streamed_bytes for part in self.plan.slices[len(self._lifted.layers) :])
-        at_once = rows if streamed else max(1, LOGITS_BYTES // (4 * self._lifted.model.config.vocab_size))
+        at_once = rows if self._head_streams else self._rows_at_once
         for start in range(0, rows, at_once):
-            self._head_start = start
-            self._lifted.decoder.show(hidden[:, start : start + at_once])
-            yield self._lifted.model(input_ids=self._row.ids[:, :1], use_cache=False).logits[0]
+            yield self._show(hidden, start, start + at_once)
+
+    def _show(self, hidden: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """Rows start:stop of hidden (1, R, H) through the model's own head code -> logits (r, V), or of a part."""
+        self._head_start = start
+        self._lifted.decoder.show(hidden[:, start:stop])
+        logits: torch.Tensor = self._lifted.model(input_ids=self._row.ids[:, :1], use_cache=False).logits[0]
+        return logits
+
+    def _blocks(self, hidden: torch.Tensor) -> Iterator[LogitsBlock]:
+        """Each part of a head that streams comes once, and all rows (1, R, H) go through it, a few at a time."""
+        parts = range(len(self._lifted.layers), len(self.plan.slices))
+        if len(parts) > 1:
+            self._refuse_mixed_logits(hidden[:, :1])
+        first_id = 0
+        for part in parts:
+            self._weights.lend(part)
+            self._head_part, ids = part, 0
+            try:
+                for start in range(0, hidden.shape[1], self._rows_at_once):
+                    logits = self._show(hidden, start, start + self._rows_at_once)
+                    ids = logits.shape[1]
+                    yield LogitsBlock(start, first_id, logits)
+            finally:
+                self._head_part = None
+            self._weights.take_back(part)
+            first_id += ids
+
+    def _refuse_mixed_logits(self, hidden: torch.Tensor) -> None:
+        """Raises UnsupportedModel unless the model's code treats the logits of hidden (1, 1, H) each on its own."""
+        config = self._lifted.model.config
+        whole = torch.linspace(-40, 40, config.vocab_size, device=self.device, dtype=hidden.dtype)[None, None]
+        halves = whole.split(-(-config.vocab_size // 2), dim=-1)
+        try:
+            answers = [self._answered(hidden, logits) for logits in (whole, *halves)]
+        except (RuntimeError, IndexError):
+            answers = []
+        if not answers or not torch.equal(answers[0], torch.cat(answers[1:], dim=-1)):
+            raise UnsupportedModel(
+                f"{config.model_type} does more to its logits than a head that comes in "
+                f"{len(self.plan.slices) - len(self._lifted.layers)} parts allows; raise {self._budget_flag} until "
+                "the head stays in memory"
+            )
+
+    def _answered(self, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """What the model's own code makes of logits (1, 1, v), as if its head had given them -> (1, v)."""
+        self._head_answer = logits
+        try:
+            return self._show(hidden, 0, 1)
+        finally:
+            self._head_answer = None
+
+    @property
+    def _budget_flag(self) -> str:
+        return "--host-memory" if self.plan.host is None else "--gpu-memory"
+
+    @property
+    def _head_streams(self) -> bool:
+        return any(part.streamed_bytes for part in self.plan.slices[len(self._lifted.layers) :])
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, LOGITS_BYTES // (4 * int(self._lifted.model.config.vocab_size)))
 
     def _let_head_pass(self) -> None:
         """No row wants logits, but the disk lane, which goes round for ever, has the head next."""

@@ -61,7 +61,7 @@ class Sequence:
     def next_span(self, most: int) -> RowSpan:
         """The next `most` or fewer tokens that are due."""
         ids = self._ids(self.cached, min(self.cached + most, self.length))
-        return RowSpan(self.number, ids, self.cached, self.length, self.cached + len(ids) == self.length)
+        return RowSpan(self.number, ids, self.cached, self.length, int(self.cached + len(ids) == self.length))
 
     def read_again(self) -> None:
         """Forgets keys and values, so that the whole sequence goes through the model once more."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.facts.attention_shape import AttentionShape
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 
 # Kinds of layers that do not attend to keys and values of tokens.
 _NO_ATTENTION = ("linear_attention", "mamba", "mamba2", "recurrent", "conv", "short_conv", "moe", "mlp")

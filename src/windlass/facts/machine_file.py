@@ -101,7 +101,7 @@ def _rates_json(rates: ComputeRates) -> dict[str, object]:
     return plain
 
 
-_CURVES = ("matmul", "prefill_attention", "decode_attention")
+_CURVES = ("matmul", "packed_matmul", "prefill_attention", "decode_attention")
 
 
 def _rates(name: str, value: object) -> ComputeRates:
@@ -116,6 +116,7 @@ def _rates(name: str, value: object) -> ComputeRates:
         step_seconds=_read(found, "step_seconds", _rate, within=name),
         row_rate=_read(found, "row_rate", _rate, within=name),
         copy_rate=_read(found, "copy_rate", _rate, 0.0, within=name),
+        packed_matmul=_read(found, "packed_matmul", _mapping(_curve), {}, within=name),
     )
 
 

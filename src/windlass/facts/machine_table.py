@@ -105,6 +105,9 @@ def _place_lines(place: str, rates: ComputeRates) -> list[str]:
     ]
     table: list[Sequence[str]] = [("matrix products, rows", *map(str, ROWS))]
     table += [(f"  {dtype}", *(_flops(curve.at(rows)) for rows in ROWS)) for dtype, curve in rates.matmul.items()]
+    table += [
+        (f"  {name} weights", *(_flops(curve.at(rows)) for rows in ROWS)) for name, curve in rates.packed_matmul.items()
+    ]
     table.append(("prefill attention, tokens", *map(str, PROMPTS)))
     table += [
         (f"  {dtype}", *(_flops(curve.at(tokens)) for tokens in PROMPTS))

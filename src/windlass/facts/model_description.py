@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from windlass.errors import UsageError
 from windlass.facts.attention_config import attention_shapes, cache_shapes, experts_per_token
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.checkpoint_facts import CheckpointFacts
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.model_structure import ModelStructure
 from windlass.facts.number_types import ITEM_BYTES, computed_in
 from windlass.facts.parameter_sources import ParameterSources, parameter_sources

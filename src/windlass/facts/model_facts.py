@@ -3,25 +3,9 @@
 from dataclasses import dataclass
 
 from windlass.facts.attention_shape import AttentionShape
+from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
+from windlass.facts.cache_shape import CacheShape
 from windlass.facts.weight_group import WeightGroup
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """What one layer stores for one token, as the cache's `update` receives it (so latent for MLA).
-
-    Key (key_heads, key_dim) and value (value_heads, value_dim), in elements.
-    """
-
-    key_heads: int
-    key_dim: int
-    value_heads: int
-    value_dim: int
-
-    @property
-    def elements(self) -> int:
-        """Elements a token takes in this layer."""
-        return self.key_heads * self.key_dim + self.value_heads * self.value_dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +13,8 @@ class ModelFacts:
     """A decoder as the planner sees it. Bytes are of the compute dtype; `row_bytes` is one token's hidden state.
 
     `cache_shapes` maps a layer index to what it stores; layers that share keys and values are absent.
-    `weight_scale` is what weights take beside the compute dtype: 1.0, less where they are imagined in fewer bits.
     `attention_shapes` says how each layer attends, `experts_per_token` how many routed experts a token wants in a layer
-    that has some.
+    that has some. `cache_format` is how keys and values are kept.
     """
 
     name: str
@@ -46,7 +29,12 @@ class ModelFacts:
     cache_shapes: tuple[tuple[int, CacheShape], ...]
     attention_shapes: tuple[tuple[int, AttentionShape], ...] = ()
     experts_per_token: int = 0
-    weight_scale: float = 1.0
+    cache_format: CacheFormat = AS_COMPUTED
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether any of its weights are stored in fewer bits than they are computed in."""
+        return any(source.packed for group in self.groups for source in group.sources)
 
     @property
     def weight_bytes(self) -> int:
@@ -61,5 +49,13 @@ class ModelFacts:
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Keys and values of one token over all layers."""
+        """Keys and values of one token over all layers, as they are computed."""
         return sum(shape.elements for _, shape in self.cache_shapes) * self.itemsize
+
+    def cache_page_bytes(self, page_tokens: int) -> int:
+        """Bytes of a page of keys and values over all layers, as it is kept."""
+        return sum(self.cache_format.page_bytes(shape, page_tokens, self.itemsize) for _, shape in self.cache_shapes)
+
+    def open_page_bytes(self, page_tokens: int) -> int:
+        """Bytes that a sequence takes beside its pages over all layers, for the one that is not packed yet."""
+        return page_tokens * self.cache_bytes_per_token if self.cache_format.packs else 0

@@ -13,7 +13,8 @@ class PackedTensor:
 
     `parts` gives, by role ("codes", "scales", ...), the bytes that hold it; what the roles are is the packing's matter.
     Where `heads` is set, the rows of each of so many heads lie as pairs (0, n/2), (1, n/2 + 1), ... (GGUF's rotary
-    order). `shift` is added to every number (GGUF stores gemma's norms with 1 added).
+    order). `shift` is added to every number (GGUF stores gemma's norms with 1 added). Where `transposed` is set, the
+    parameter has inputs before outputs, (K, N) or (E, K, N), and is multiplied from the right.
     """
 
     name: str
@@ -22,6 +23,12 @@ class PackedTensor:
     parts: tuple[tuple[str, TensorFact], ...]
     heads: int = 0
     shift: float = 0.0
+    transposed: bool = False
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        """The shape of the parameter that it makes."""
+        return (*self.shape[:-2], *self.shape[:-3:-1]) if self.transposed else self.shape
 
     @property
     def facts(self) -> tuple[TensorFact, ...]:

@@ -86,6 +86,8 @@ def parameter_sources(
         else:
             raise CheckpointError(_missing(name, checkpoint))
         sources |= {source.key: source for source in found}
+    for shape in structure.embedding:
+        _check_rows(sources[structure.tied.get(shape.name, shape.name)])
     return ParameterSources(sources, patterns)
 
 
@@ -109,8 +111,15 @@ def _match(
         else:
             entry = gathered.setdefault(to.parameter, _Gathered(to.parts))
             entry.by_pattern.setdefault(to.pattern, []).append(fact)
+    strays = {name: fact for name, fact in strays.items() if not _is_empty_bias(name, plain)}
     _refuse_strays(structure, wanted, strays)
     return plain, gathered
+
+
+def _is_empty_bias(name: str, plain: Mapping[str, Stored]) -> bool:
+    """Whether a bias stands beside a weight that AutoGPTQ packed: it wrote zeros for layers that have none."""
+    beside = plain.get(f"{name.removesuffix('bias')}weight") if name.endswith(".bias") else None
+    return isinstance(beside, PackedTensor) and beside.packing.name == "gptq"
 
 
 def _refuse_strays(structure: ModelStructure, wanted: Mapping[str, _Wanted], strays: Mapping[str, Stored]) -> None:
@@ -229,11 +238,22 @@ def _check_shape(parameter: _Wanted, fact: Stored) -> None:
             "these weights are quantised in a way config.json does not tell: choose the float16 or bfloat16 checkpoint"
         )
     expected = parameter.shape.shape
-    if fact.shape != expected:
+    found = fact.parameter_shape if isinstance(fact, PackedTensor) else fact.shape
+    if found != expected:
         raise CheckpointError(
-            f"{fact.file}: tensor {fact.name} has shape {list(fact.shape)}, config.json asks for {list(expected)}; "
+            f"{fact.file}: tensor {fact.name} has shape {list(found)}, config.json asks for {list(expected)}; "
             "the weights and the config are not of the same model"
         )
+
+
+def _check_rows(embedding: ParameterSource) -> None:
+    """Single rows of an embedding are read from disk."""
+    for packed in embedding.packed:
+        if len(packed.parts) > 1:
+            raise UnsupportedModel(
+                f"{packed.file}: the embedding {embedding.parameter} is packed as {packed.dtype} in several tensors, "
+                "of which single rows cannot be read; choose a checkpoint that leaves the embedding as it is"
+            )
 
 
 def _check_size(parameter: _Wanted, entry: _Gathered) -> None:

@@ -66,7 +66,8 @@ class Plan:
     there stay the sources of `host_resident`, which cross the link each pass, and `host_pages` of the pages, whose
     decode attention runs on the host. The last `disk_pages` pages lie on disk, in the offload folder. With
     `row_on_host` the hidden states of a pass rest in host memory between layers. `micro_batch_sequences` cuts passes
-    that only decode, None where nothing but `micro_batch_tokens` does.
+    that only decode, None where nothing but `micro_batch_tokens` does. `kv_cache_dtype` is what full pages are packed
+    to; a page that is not full has a place where the model computes, one for each sequence of the block.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Plan:
     disk_pages: int = 0
     row_on_host: bool = False
     micro_batch_sequences: int | None = None
+    kv_cache_dtype: str = "auto"
 
     @property
     def device_pages(self) -> int:
@@ -127,6 +129,7 @@ class Plan:
             "micro_batch_sequences": self.micro_batch_sequences,
             "streamed_bytes": self.streamed_bytes,
             "disk_bytes": self.disk_bytes,
+            "kv_cache_dtype": self.kv_cache_dtype,
             "num_pages": self.num_pages,
             "host_pages": self.host_pages,
             "memory": asdict(self.memory),
@@ -144,6 +147,8 @@ class Plan:
         block = f"block    {self.block_size} sequences, micro-batches of {self.micro_batch_tokens} tokens"
         if self.micro_batch_sequences is not None:
             block += f" ({self.micro_batch_sequences} in decode)"
+        if self.kv_cache_dtype != "auto":
+            block += f"; keys and values in {self.kv_cache_dtype}"
         if self.host_pages:
             block += f"; {self.host_pages / self.num_pages:.0%} of the keys and values in host memory"
         if self.disk_pages:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from windlass.errors import StorageError, UsageError
+from windlass.facts.cache_format import AS_COMPUTED, NAMES
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import MemoryBill, Plan, Slice
 from windlass.units import format_bytes, format_size
@@ -111,7 +112,10 @@ def refuse_another_model(file: PlanFile, model: ModelFacts) -> None:
     names = [group.name for kind in ("layer", "head") for group in model.groups if group.kind == kind]
     if not differences and parts != names:
         differences = [f"a pass of {len(parts)} slices, not of this model's {len(names)}"]
-    pages = file.plan.device_pages * file.plan.page_tokens * model.cache_bytes_per_token
+    if not differences and file.plan.kv_cache_dtype != model.cache_format.name:
+        differences = [f"keys and values in {file.plan.kv_cache_dtype}, not {model.cache_format.name}"]
+    pages = file.plan.device_pages * model.cache_page_bytes(file.plan.page_tokens)
+    pages += file.plan.block_size * model.open_page_bytes(file.plan.page_tokens)
     if not differences and pages > file.plan.memory.cache:
         there = f"{file.plan.memory.cache:,} bytes"
         differences = [f"{file.plan.device_pages:,} pages of keys and values, {format_size(pages)}, in {there}"]
@@ -164,8 +168,17 @@ def _plan(found: "_Reader") -> Plan:
         host_pages=found.whole("host_pages"),
         disk_pages=found.whole("disk_pages"),
         row_on_host=found.switch("row_on_host"),
+        kv_cache_dtype=_cache_format(found),
         micro_batch_sequences=None if width is None else found.whole("micro_batch_sequences", least=1),
     )
+
+
+def _cache_format(found: "_Reader") -> str:
+    """Plans that are older than the field keep keys and values as they are computed."""
+    name = found.text("kv_cache_dtype") if found.holds("kv_cache_dtype") else AS_COMPUTED.name
+    if name not in NAMES:
+        _refuse(found.name, f"kv_cache_dtype is {name!r:.40}, it must be one of {', '.join(NAMES)}")
+    return name
 
 
 def _slice(found: "_Reader") -> Slice:
@@ -215,6 +228,9 @@ class _Reader:
         if field not in self.found:
             _refuse(self.name, f"{field} is missing")
         return self.found[field]
+
+    def holds(self, field: str) -> bool:
+        return isinstance(self.found, Mapping) and field in self.found
 
     def refuse_others(self, *known: str) -> None:
         others = sorted(set(self.found) - set(known)) if isinstance(self.found, Mapping) else []

@@ -1,4 +1,4 @@
-"""Formats of weights smaller than 16 bits, as plans imagine them."""
+"""Formats of weights smaller than 16 bits that `windlass quantize` writes."""
 
-# Bits of a weight with its share of the scales: one of 16 bits for 32 weights, two of them for 64.
-SMALLER_FORMATS = {"int8": 8.5, "int4": 4.5}
+# Bits of a code; its share of scale and offset is half a bit more.
+SMALLER_FORMATS = {"int8": 8, "int4": 4}

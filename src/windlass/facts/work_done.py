@@ -11,7 +11,7 @@ from windlass.facts.workload import Workload
 class WorkDone:
     """`prompts` were read for `sequences` answers; `prompt_len` and `gen_len` are tokens of a sequence on average.
 
-    Tokens and passes are counted by phase, as in a RunReport.
+    Tokens and passes are counted by phase, as in a RunReport. Of prompts that were `scored` nothing was generated.
     """
 
     prompts: int
@@ -22,11 +22,13 @@ class WorkDone:
     prefill_passes: int
     decode_tokens: int
     decode_passes: int
+    scored: bool = False
 
     @property
     def workload(self) -> Workload:
         """The nearest work of equal sequences."""
-        return Workload(self.sequences, self.prompt_len, max(self.gen_len, 2 if self.decode_passes else 1))
+        gen_len = max(self.gen_len, 2 if self.decode_passes else 1)
+        return Workload(self.sequences, self.prompt_len, gen_len, scored=self.scored)
 
 
 def forecast_of(done: WorkDone, forecast: Callable[[Workload], Forecast]) -> Forecast:

@@ -10,7 +10,7 @@ class Workload:
 
     `prompt_lens` are the lengths one by one where they are known, none over `prompt_len`; `mean_gen_len` is how long
     answers become on average where some end before `gen_len`. Memory is divided for the most, time is forecast for
-    what is expected.
+    what is expected. With `scored` the logits of every token of the prompts are wanted, not those of the last alone.
     """
 
     num_prompts: int = 1
@@ -18,6 +18,7 @@ class Workload:
     gen_len: int = 128
     prompt_lens: tuple[int, ...] = ()
     mean_gen_len: float | None = None
+    scored: bool = False
 
     @property
     def tokens_per_sequence(self) -> int:

@@ -16,6 +16,7 @@ from windlass.facts.machine import Machine
 from windlass.facts.machine_store import cpu_fields, cpu_name, profile_path
 from windlass.jobs.machine_profile import OnProgress, known_machines
 from windlass.kernels.backend import decode_backend
+from windlass.kernels.cuda.backend import device_backend
 from windlass.memory.control_group import control_group_rooms
 from windlass.memory.process_memory import available_bytes
 from windlass.settings import usable_cores
@@ -80,8 +81,10 @@ def _features() -> tuple[str, ...]:
 
 
 def _devices() -> tuple[str, ...]:
-    """Accelerators torch can use, with their memory."""
+    """Accelerators torch can use, with their memory, and what computes there besides torch."""
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    besides = f"packed weights and decode by {device_backend()}"
     return tuple(
-        f"cuda:{index} {device.name}, {format_bytes(device.total_memory)}" for index, device in enumerate(found)
+        f"cuda:{index} {device.name}, {format_bytes(device.total_memory)}; {besides}"
+        for index, device in enumerate(found)
     )

@@ -19,7 +19,9 @@ from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.machine import BUSY_SOURCE, Machine
 from windlass.facts.machine_file import write_machine
 from windlass.facts.machine_store import cpu_name, kept_beside, kept_machine, profile_path
+from windlass.facts.own_checkpoint import BLOCK_BYTES, own_packing
 from windlass.kernels.attention_rates import measure_decode_attention, measure_prefill_attention
+from windlass.kernels.packed_rates import measure_packed_products
 from windlass.memory.device_rates import device_memory, measure_link
 from windlass.memory.disk_sample import SAMPLE_BYTES, disk_sample
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
@@ -130,7 +132,7 @@ def measure_machine(
     limit_malloc()
     effort = effort or (FULL if available_bytes() >= ROOM else SMALL)
     with _threads(num_threads()):
-        steps = _Steps(on_progress, 2 + (2 + 3 * len(_dtypes())) * (2 if device else 1))
+        steps = _Steps(on_progress, 2 + (3 + 3 * len(_dtypes())) * (2 if device else 1))
         disk, write, sources = _disk(folder, effort, steps)
         host = _compute(HOST, cpu_name(), psutil.virtual_memory().total, effort, steps)
         there = None
@@ -249,6 +251,16 @@ def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Ste
             steps.begin(f"layers on {name} in {key}")
             layers = measure_layers(target, dtype, effort.width, effort.layer_rows, effort.passes)
     assert layers is not None, "no dtype was measured"
+    steps.begin(f"products with packed weights of {name}")
+    activations = next(iter(dtypes.values()))
+    packings = [own_packing(bits) for bits in BLOCK_BYTES]
+    # Every other number of rows: what lies between is on a line, and a profile is waited for.
+    packed = {
+        packing.name: measure_packed_products(
+            packing, activations, device, effort.shapes, effort.rows[::2], effort.seconds
+        )
+        for packing in packings
+    }
     return ComputeRates(
         name=name,
         memory=memory,
@@ -259,6 +271,7 @@ def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Ste
         step_seconds=layers.step_seconds,
         row_rate=layers.row_rate,
         copy_rate=copy_rate,
+        packed_matmul=packed,
     )
 
 
@@ -286,6 +299,8 @@ def _sources(effort: Effort) -> dict[str, str]:
     return {
         "matmul": f"torch {torch.__version__}, {num_threads()} threads: one after another, the {len(effort.shapes)} "
         f"matrices of a layer ({weights / 1e6:.0f} million weights)",
+        "packed_matmul": "the same matrices in Windlass's own blocks, activations in "
+        f"{next(iter(_dtypes()))}, by packed_linear",
         "decode_attention": f"our own kernel, {effort.sequences} sequences of 512 tokens, keys and values from memory",
         "prefill_attention": f"our own kernel, prompts packed to {effort.prompt_rows} tokens or more",
         "step_seconds": "a decoder layer of width 64 run by the engine",

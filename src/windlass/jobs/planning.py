@@ -20,11 +20,12 @@ from windlass.jobs.prompt_lengths import prompt_length
 from windlass.jobs.question_file import read_rows
 from windlass.planner.cost import timeline
 from windlass.planner.estimate import Limits, estimated_demands
-from windlass.planner.explain import Altered, Change, Explanation, explained, smaller_weights
+from windlass.planner.explain import Altered, Change, Explanation, explained
 from windlass.planner.layer_work import slice_works
 from windlass.planner.model_summary import model_lines
 from windlass.planner.rule import RUN_TO_RUN, Demands
 from windlass.planner.search import Candidate, Found, cheapest, explore
+from windlass.planner.smaller_weights import smaller_weights
 from windlass.units import format_bytes, format_seconds
 
 # Where there is no device, what one would bring: the most common card that people ask about.
@@ -44,10 +45,11 @@ class Planned:
 
     @property
     def file(self) -> PlanFile:
-        """The plan as `--plan` takes it. Raises UsageError where nothing could run it."""
+        """The plan as `--plan` takes it. Raises UsageError where it is for another checkpoint."""
         if self.format is not None:
             raise UsageError(
-                f"the plan is for {self.format} weights, which nothing runs yet; leave --allow out to use -o"
+                f"the plan is for {self.format} weights, which this checkpoint does not hold; plan with --quantization "
+                f"{self.format} to use -o, or leave --allow out"
             )
         return PlanFile(identity(self.model), self.chosen.plan)
 

@@ -19,7 +19,7 @@ from windlass.errors import CheckpointError, WindlassError
 from windlass.facts.model_structure import ModelStructure
 from windlass.facts.tensor_name import samples
 from windlass.model.conductor import Seat
-from windlass.model.config_file import read_config
+from windlass.model.config_file import plain_config, read_config
 from windlass.model.parameter_map import Renaming
 from windlass.model.shrink import FAILURES
 from windlass.model.structure import rules_of, structure_of
@@ -45,7 +45,7 @@ def ask(question: Mapping[str, Any]) -> ModelStructure:
 
 def _config(question: Mapping[str, Any]) -> PreTrainedConfig:
     if "folder" in question:
-        return read_config(Path(question["folder"]))
+        return plain_config(read_config(Path(question["folder"])))
     return AutoConfig.for_model(question["model_type"], **question["values"])
 
 

@@ -38,6 +38,13 @@ def structure_of_folder(folder: Path, names: Iterable[str]) -> ModelStructure:
     return _known_or_asked(question, [hashlib.sha256(config).hexdigest(), question["samples"]])
 
 
+def structure_of_values(values: Mapping[str, Any], names: Iterable[str]) -> ModelStructure:
+    """As `structure_of_folder`, of a config that is not in a folder; `values` have its `model_type`."""
+    given = {name: value for name, value in values.items() if name != "model_type"}
+    question = {"model_type": values["model_type"], "values": given, "samples": samples(names)}
+    return _known_or_asked(question, question)
+
+
 def structure_of_shape(shape: Shape) -> ModelStructure:
     """That of a known shape: shipped for one version of transformers, asked for others. Raises UnsupportedModel."""
     shipped = shipped_structure(shape.name, version("transformers"))

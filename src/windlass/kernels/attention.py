@@ -9,6 +9,7 @@ from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.decode_attention import decode_attention
 from windlass.kernels.decode_plan import DecodeSizes
+from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.prefill_attention import prefill_attention
 from windlass.units import MIB
@@ -51,9 +52,9 @@ def _decode(
     return decode_attention(query, store, plan, rule, sinks)
 
 
-def decode_sizes(heads: int, store: PageStore) -> DecodeSizes:
+def decode_sizes(heads: int, store: PageStore | PackedPages) -> DecodeSizes:
     """How many pages of `store` are read together for `heads` query heads."""
-    block_bytes = CACHE_BLOCK_BYTES if store.keys.device.type == "cpu" else DEVICE_BLOCK_BYTES
-    block_pages = max(1, block_bytes // (store.keys[0].numel() * store.keys.itemsize))
-    result_bytes = block_pages * heads * store.values.shape[-1] * 4
+    block_bytes = CACHE_BLOCK_BYTES if store.device.type == "cpu" else DEVICE_BLOCK_BYTES
+    block_pages = max(1, block_bytes // store.key_page_bytes)
+    result_bytes = block_pages * heads * store.value_dim * 4
     return DecodeSizes(block_pages, max(1, WAVE_BYTES // result_bytes), heads)

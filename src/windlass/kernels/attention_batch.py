@@ -4,11 +4,13 @@ Legend: T rows of the micro-batch, S sequences that bring one token (the decode 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.decode_plan import DecodePlan, DecodeSizes, plan_decode
+from windlass.kernels.decode_plan import DecodePlan, DecodeSizes, Reads, plan_decode, visible_reads
+from windlass.kernels.page_writes import PageWrites, page_writes
 from windlass.kernels.token_span import TokenSpan
 
 GROUP_TOKENS = 1024
@@ -42,18 +44,24 @@ class AttentionBatch:
         self.rows, self.row_page, self.row_slot = self._places()
         opened = [page for span in self.spans for page in _opened(span, page_tokens) if held is None or page in held]
         self.opened_pages = self._index([self.local(page) for page in opened]) if opened else None
-        self._plans: dict[tuple[int | None, int | None, DecodeSizes], DecodePlan] = {}
+        self._plans: dict[tuple[int | None, int | None, DecodeSizes, Reads], DecodePlan] = {}
 
-    def decode_plan(self, rule: AttentionRule, sizes: DecodeSizes) -> DecodePlan:
+    def decode_plan(self, rule: AttentionRule, sizes: DecodeSizes, which: Reads = visible_reads) -> DecodePlan:
         """The reads of the decode group under `rule`, made for the first layer that asks and kept for the others."""
-        key = (rule.window, rule.chunk, sizes)
+        key = (rule.window, rule.chunk, sizes, which)
         if key not in self._plans:
-            self._plans[key] = plan_decode(self.decode_spans, rule, self.page_tokens, sizes, self.device, self.held)
+            spans, tokens = self.decode_spans, self.page_tokens
+            self._plans[key] = plan_decode(spans, rule, tokens, sizes, self.device, self.held, which)
         return self._plans[key]
 
     def local(self, page: int) -> int:
         """The number of a page in the store."""
         return page if self.held is None else page - self.held.start
+
+    @cached_property
+    def page_writes(self) -> PageWrites:
+        """Where the new tokens go in a store that packs its full pages."""
+        return page_writes(self.spans, self.page_tokens, self.device)
 
     @property
     def decodes_here(self) -> bool:

@@ -1,11 +1,13 @@
-"""How attention multiplies, chosen with its reason, so that `doctor` can say it and tests can override it."""
+"""How attention and packed weights multiply, chosen with a reason that `doctor` can say and tests can override."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
 from windlass.kernels.native.library import NativeLibrary, native_library
+from windlass.kernels.native.product import PACKINGS, ProductLibrary, product_library
 
 WIDENED_ROWS = 1
 """Up to so many query rows for a key, converting the key costs less than a second product (dev/decode_attention.md)."""
@@ -13,12 +15,30 @@ WIDENED_ROWS = 1
 
 @dataclass(frozen=True, slots=True)
 class ProductChoice:
-    """`native` is our own kernel, for decode only. `exact` multiplies in float32, `widened` converts a block of 16-bit
-    keys and values to float32 while it is in cache, `paired` multiplies in 16 bits and restores what the scores lost
-    by a second product."""
+    """`native` and `device` are our own kernels, on the processor and on a device, for decode only. `exact` multiplies
+    in float32, `widened` converts a block of 16-bit keys and values to float32 while it is in cache, `paired`
+    multiplies in 16 bits and restores what the scores lost by a second product."""
 
-    name: Literal["native", "exact", "widened", "paired"]
+    name: Literal["native", "device", "exact", "widened", "paired"]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PackedChoice:
+    """`fused` is our own kernel, which unpacks in registers; `tiles` unpacks some rows at a time for torch."""
+
+    name: Literal["fused", "tiles"]
+    reason: str
+
+
+def choose_packed(packing: str, device: torch.device) -> PackedChoice:
+    """How activations are multiplied with a matrix of `packing`, where its bytes lie."""
+    if device.type != "cpu" or packing not in PACKINGS:
+        return PackedChoice("tiles", f"no kernel for {packing} on {device.type}")
+    library = product_library()
+    if isinstance(library, ProductLibrary):
+        return PackedChoice("fused", library.says)
+    return PackedChoice("tiles", library.reason)
 
 
 def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:
@@ -27,6 +47,10 @@ def choose_decode(dtype: torch.dtype, device: torch.device, rows: int) -> Produc
         library = native_library()
         if isinstance(library, NativeLibrary) and dtype in library.dtypes:
             return ProductChoice("native", library.says)
+    if device.type == "cuda":
+        kernels = device_kernels()
+        if isinstance(kernels, DeviceKernels):
+            return ProductChoice("device", kernels.says)
     return choose_products(dtype, device, rows)
 
 

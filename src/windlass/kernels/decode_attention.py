@@ -12,10 +12,12 @@ import torch
 from torch.nn import functional
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.backend import ProductChoice, choose_decode
+from windlass.kernels.backend import ProductChoice, choose_decode, choose_products
+from windlass.kernels.cuda.decode import device_decode
 from windlass.kernels.decode_plan import DecodeBlock, DecodePlan, DecodeWave
-from windlass.kernels.native.decode import native_decode
+from windlass.kernels.native.decode import MOST_VALUE_GROUPS, native_decode
 from windlass.kernels.native.library import NativeLibrary, native_library
+from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
 from windlass.kernels.products import score_products, value_products
@@ -23,7 +25,7 @@ from windlass.kernels.products import score_products, value_products
 
 def decode_attention(
     query: torch.Tensor,
-    store: PageStore,
+    store: PageStore | PackedPages,
     plan: DecodePlan,
     rule: AttentionRule,
     sinks: torch.Tensor | None = None,
@@ -34,13 +36,25 @@ def decode_attention(
 
 
 def partial_decode(
-    query: torch.Tensor, store: PageStore, plan: DecodePlan, rule: AttentionRule, choice: ProductChoice | None = None
+    query: torch.Tensor,
+    store: PageStore | PackedPages,
+    plan: DecodePlan,
+    rule: AttentionRule,
+    choice: ProductChoice | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """query (S, H, Dk) -> out (S, H, Dv) and log-sum-exp (S, H) over the plan's pages, which must be some.
 
     A sequence of which the plan reads nothing has out 0 and log-sum-exp -inf.
     """
-    choice = choice or choose_decode(query.dtype, query.device, query.shape[1] // store.keys.shape[1])
+    rows = query.shape[1] // store.key_heads
+    if isinstance(store, PackedPages) and store.page.value_groups > MOST_VALUE_GROUPS:
+        choice = choice or choose_products(query.dtype, query.device, rows)
+    choice = choice or choose_decode(query.dtype, query.device, rows)
+    if choice.name == "device" and isinstance(store, PackedPages):
+        choice = choose_products(query.dtype, query.device, rows)
+    if choice.name == "device":
+        products = choose_products(query.dtype, query.device, rows)
+        return device_decode(query, store, plan, rule, lambda: partial_decode(query, store, plan, rule, products))
     library = native_library() if choice.name == "native" else None
     if isinstance(library, NativeLibrary):
         return native_decode(library, query, store, plan.runs, rule)
@@ -59,10 +73,10 @@ def finish_decode(partial: tuple[torch.Tensor, torch.Tensor], sinks: torch.Tenso
 
 
 def _attend_wave(
-    query: torch.Tensor, store: PageStore, wave: DecodeWave, rule: AttentionRule, choice: ProductChoice
+    query: torch.Tensor, store: PageStore | PackedPages, wave: DecodeWave, rule: AttentionRule, choice: ProductChoice
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """query (S, H, Dk) -> out (S, H, Dv), log-sum-exp (S, H), both float32, over the wave's pages."""
-    partial = query.new_empty(wave.items, query.shape[1], store.values.shape[-1], dtype=torch.float32)
+    partial = query.new_empty(wave.items, query.shape[1], store.value_dim, dtype=torch.float32)
     log_sum = query.new_empty(wave.items, query.shape[1], dtype=torch.float32)
     for block in wave.blocks:
         items = slice(block.first, block.first + block.items)
@@ -71,26 +85,20 @@ def _attend_wave(
 
 
 def _attend_block(
-    query: torch.Tensor, store: PageStore, block: DecodeBlock, rule: AttentionRule, choice: ProductChoice
+    query: torch.Tensor, store: PageStore | PackedPages, block: DecodeBlock, rule: AttentionRule, choice: ProductChoice
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """query (S, H, Dk) -> out (n, H, Dv), log-sum-exp (n, H) of the block's items."""
-    heads, (kv_heads, page_tokens, key_dim) = query.shape[1], store.keys.shape[1:]
+    heads, key_dim, kv_heads, page_tokens = *query.shape[1:], store.key_heads, store.page_tokens
     grouped = query.index_select(0, block.owner).view(block.items * kv_heads, -1, key_dim)  # (n * Hk, G, Dk)
-    scores = score_products(grouped, _pages(store.keys, block).transpose(1, 2), rule.scaling, choice)
+    scores = score_products(grouped, store.key_pages(block.pages).flatten(0, 1).transpose(1, 2), rule.scaling, choice)
     if rule.softcap is not None:
         scores.div_(rule.softcap).tanh_().mul_(rule.softcap)
     _hide(scores.view(block.items, kv_heads, -1, page_tokens), block)
     weights = scores.softmax(-1)
     # The largest weight is exp(largest score - log-sum-exp): cheaper than a logsumexp beside the softmax.
     log_sum = scores.amax(-1).sub_(weights.amax(-1).log_())
-    out = value_products(weights, _pages(store.values, block), choice)
+    out = value_products(weights, store.value_pages(block.pages).flatten(0, 1), choice)
     return out.view(block.items, heads, -1), log_sum.view(block.items, heads)
-
-
-def _pages(stored: torch.Tensor, block: DecodeBlock) -> torch.Tensor:
-    """The block's pages of (pages, Hk, P, D) -> (n * Hk, P, D): a view of a run, a copy of scattered pages."""
-    pages = stored[block.pages] if isinstance(block.pages, slice) else stored.index_select(0, block.pages)
-    return pages.flatten(0, 1)
 
 
 def _hide(scores: torch.Tensor, block: DecodeBlock) -> None:

@@ -8,19 +8,23 @@ Legend: S sequences, n items (an item is one page read for one sequence), P toke
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.kernels.decode_runs import DecodeRuns, decode_runs
+from windlass.kernels.decode_runs import DecodeRuns, DeviceRuns, decode_runs, runs_on
 from windlass.kernels.page_read import PageRead
 from windlass.kernels.token_span import TokenSpan
 
 LARGEST_HOLE = 0.25
 """Share of foreign pages that a view may contain before gathering its own pages is cheaper."""
+
+
+Reads = Callable[[Sequence[TokenSpan], AttentionRule, int, range | None], list[PageRead]]
+"""What spans of length 1 read: `(spans, rule, page_tokens, held)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,11 @@ class DecodePlan:
         """For the native kernel."""
         return decode_runs(self.reads, self.sequences)
 
+    @cached_property
+    def device_runs(self) -> DeviceRuns:
+        """For the kernel of a device."""
+        return runs_on(self.device, self.runs)
+
 
 def plan_decode(
     spans: Sequence[TokenSpan],
@@ -111,22 +120,56 @@ def plan_decode(
     sizes: DecodeSizes,
     device: torch.device,
     held: range | None = None,
+    which: Reads | None = None,
 ) -> DecodePlan:
     """Plans the reads of spans of length 1; only pages that `rule` lets a sequence see are read.
 
-    With `held`, only pages of that range, numbered from its start. There may be none.
+    With `held`, only pages of that range, numbered from its start. There may be none. `which` is `visible_reads` or
+    another of its kind.
     """
-    return plan_reads(visible_reads(spans, rule, page_tokens, held), len(spans), page_tokens, sizes, device)
+    return plan_reads((which or visible_reads)(spans, rule, page_tokens, held), len(spans), page_tokens, sizes, device)
 
 
 def visible_reads(
     spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, held: range | None = None
 ) -> list[PageRead]:
     """What the spans of length 1 see of their pages, in the order in which these lie."""
-    every = (read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens))
+    every = [read for owner, span in enumerate(spans) for read in _reads(span, owner, rule, page_tokens)]
+    return _in_order(every, held)
+
+
+def full_reads(
+    spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, held: range | None = None
+) -> list[PageRead]:
+    """As `visible_reads`, of full pages only."""
+    every = [
+        read
+        for owner, span in enumerate(spans)
+        for read in _reads(span, owner, rule, page_tokens)[: -1 if span.total % page_tokens else None]
+    ]
+    return _in_order(every, held)
+
+
+def open_reads(
+    spans: Sequence[TokenSpan], rule: AttentionRule, page_tokens: int, held: range | None = None
+) -> list[PageRead]:
+    """What the spans of length 1 see of the page that is not full yet, where they have one: read at their `place`.
+
+    All of these lie where the model computes, so `held` is not looked at.
+    """
+    every = [
+        replace(_reads(span, owner, rule, page_tokens)[-1], page=span.place)
+        for owner, span in enumerate(spans)
+        if span.total % page_tokens
+    ]
+    return _in_order(every, None)
+
+
+def _in_order(reads: Iterable[PageRead], held: range | None) -> list[PageRead]:
+    """Sorted by page; of those in `held` only, numbered from its start."""
     if held is not None:
-        every = (replace(read, page=read.page - held.start) for read in every if read.page in held)
-    return sorted(every, key=lambda read: (read.page, read.owner))
+        reads = (replace(read, page=read.page - held.start) for read in reads if read.page in held)
+    return sorted(reads, key=lambda read: (read.page, read.owner))
 
 
 def plan_reads(

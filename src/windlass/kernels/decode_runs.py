@@ -40,6 +40,29 @@ class DecodeRuns:
         return len(self.owner)
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceRuns:
+    """`DecodeRuns` on a device; sequence s has the runs first_run[s] .. first_run[s + 1], int32 (S + 1,)."""
+
+    page: torch.Tensor
+    start: torch.Tensor
+    stop: torch.Tensor
+    first: torch.Tensor
+    owner: torch.Tensor
+    first_run: torch.Tensor
+    sequences: int
+    count: int
+    one_each: bool
+
+
+def runs_on(device: torch.device, runs: DecodeRuns) -> DeviceRuns:
+    """The same runs, carried to a device in one copy."""
+    first_run = torch.searchsorted(runs.owner, torch.arange(runs.sequences + 1, dtype=torch.int32), out_int32=True)
+    parts = (runs.page, runs.start, runs.stop, runs.first, runs.owner, first_run)
+    carried = torch.cat(parts).to(device).split([len(part) for part in parts])
+    return DeviceRuns(*carried, runs.sequences, runs.count, runs.one_each)
+
+
 def decode_runs(reads: Sequence[PageRead], sequences: int) -> DecodeRuns:
     """The runs of some reads in any order."""
     by_owner = sorted(reads, key=lambda read: read.owner)

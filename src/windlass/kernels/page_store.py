@@ -32,6 +32,34 @@ class PageStore:
         self.keys = held[:split].view(dtype).view(num_pages, key_heads, page_tokens, key_dim)
         self.values = held[split:needed].view(dtype).view(num_pages, value_heads, page_tokens, value_dim)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the pages lie."""
+        return self.keys.device
+
+    @property
+    def key_heads(self) -> int:
+        """Hk."""
+        return self.keys.shape[1]
+
+    @property
+    def value_dim(self) -> int:
+        """Dv."""
+        return self.values.shape[-1]
+
+    @property
+    def key_page_bytes(self) -> int:
+        """Bytes of the keys of a page."""
+        return self.keys.stride(0) * self.keys.itemsize
+
+    def key_pages(self, pages: slice | torch.Tensor) -> torch.Tensor:
+        """Keys (n, Hk, P, Dk): a view of a run, a copy of scattered pages."""
+        return self.keys[pages] if isinstance(pages, slice) else self.keys.index_select(0, pages)
+
+    def value_pages(self, pages: slice | torch.Tensor) -> torch.Tensor:
+        """Values (n, Hv, P, Dv): a view of a run, a copy of scattered pages."""
+        return self.values[pages] if isinstance(pages, slice) else self.values.index_select(0, pages)
+
     @staticmethod
     def nbytes(
         num_pages: int, page_tokens: int, key_heads: int, key_dim: int, value_heads: int, value_dim: int,

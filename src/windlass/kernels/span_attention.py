@@ -55,7 +55,7 @@ def partial_attention(
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         low = max(0, rule.first_visible(first_query_position + start) - first_key_position)
-        high = min(keys, first_query_position + stop - first_key_position)
+        high = min(keys, rule.visible_stop(first_query_position + stop - 1) - first_key_position)
         for head in range(0, kv_heads, together):
             kv = slice(head, head + together)
             mine = slice(head * group, (head + together) * group)
@@ -101,11 +101,16 @@ def _attend_block(
     largest = scores.amax(-1)
     log_sum = largest - weights.amax(-1).log_()
     blind = largest == -torch.inf
-    if rule.window is not None or rule.chunk is not None or query_position < key_position:
+    if _may_be_blind(rule) or rule.visible_stop(query_position) <= key_position:
         weights.masked_fill_(blind[..., None], 0)
         log_sum.masked_fill_(blind, -torch.inf)
     out = value_products(weights, value, choice)
     return out.view(heads, queries, -1), log_sum.view(heads, queries)
+
+
+def _may_be_blind(rule: AttentionRule) -> bool:
+    """Whether a query may see no key of a piece though the piece begins before it."""
+    return rule.window is not None or rule.chunk is not None or rule.open_page is not None
 
 
 def _hide(scores: torch.Tensor, query_position: int, key_position: int, rule: AttentionRule) -> None:
@@ -113,13 +118,16 @@ def _hide(scores: torch.Tensor, query_position: int, key_position: int, rule: At
     queries, keys = scores.shape[1:]
     q = torch.arange(query_position, query_position + queries, device=scores.device)[:, None]
     k = torch.arange(key_position, key_position + keys, device=scores.device)[None]
-    shared = min(keys, max(0, query_position - key_position + 1))
-    if rule.window is None and rule.chunk is None:
-        scores[..., shared:].masked_fill_(k[:, shared:] > q, -torch.inf)
+    shared = min(keys, max(0, rule.visible_stop(query_position) - key_position))
+    stop = q + 1 if rule.full_pages is None else (q + 1) // rule.full_pages * rule.full_pages
+    if not _may_be_blind(rule):
+        scores[..., shared:].masked_fill_(k[:, shared:] >= stop, -torch.inf)
         return
-    hidden = k > q
+    hidden = k >= stop
     if rule.window is not None:
         hidden |= q - k >= rule.window
     if rule.chunk is not None:
         hidden |= q // rule.chunk != k // rule.chunk
+    if rule.open_page is not None:
+        hidden |= k < (q + 1) // rule.open_page * rule.open_page
     scores.masked_fill_(hidden, -torch.inf)

@@ -13,6 +13,8 @@ class TokenSpan:
     context: int
     pages: Sequence[int]
     """Page ids of the sequence in order; they cover at least `context + length` tokens."""
+    place: int = 0
+    """Where the page that is not full yet lies while it is, in a cache that packs full pages."""
 
     @property
     def total(self) -> int:

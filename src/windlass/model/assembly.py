@@ -30,7 +30,8 @@ class Assembly:
         converter = self.parameters.converters.get(source.key)
         dtype = self.dtypes[source.parameter]
         if source.direct and source.packed:
-            return PackedWeight([_matrix(packed, arrived) for packed in source.packed], dtype)
+            transposed = source.packed[0].transposed
+            return PackedWeight([_matrix(packed, arrived) for packed in source.packed], dtype, transposed)
         if source.direct:
             return arrived[source.tensors[0].name]
         stored = [_numbers(packed, arrived, dtype) for packed in source.packed]
@@ -74,4 +75,5 @@ def _numbers(packed: PackedTensor, arrived: Mapping[str, torch.Tensor], dtype: t
     columns = packed.shape[-1]
     flat = replace(packed, shape=(prod(packed.shape[:-1]), columns))
     numbers = dense(_matrix(flat, arrived), torch.float32 if packed.shift else dtype)
-    return (numbers + packed.shift if packed.shift else numbers).to(dtype).view(packed.shape)
+    numbers = (numbers + packed.shift if packed.shift else numbers).to(dtype).view(packed.shape)
+    return numbers.mT if packed.transposed else numbers

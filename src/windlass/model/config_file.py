@@ -1,6 +1,8 @@
 """Reads a model's config.json by transformers, and never the code that may come with it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -15,15 +17,27 @@ def read_config(folder: Path) -> PreTrainedConfig:
 
     Raises CheckpointError for one that is missing or broken, UnsupportedModel for a type that transformers lacks.
     """
-    path = folder / "config.json"
-    model_type = read_config_values(folder)["model_type"]
+    return _made(
+        folder / "config.json",
+        read_config_values(folder)["model_type"],
+        lambda: AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True),
+    )
+
+
+def config_of_values(file: Path, values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config of `values`, with their `model_type`, that `file` gives. Raises as `read_config` does."""
+    given = {name: value for name, value in values.items() if name != "model_type"}
+    return _made(file, values["model_type"], lambda: AutoConfig.for_model(values["model_type"], **given))
+
+
+def _made(path: Path, model_type: str, make: Callable[[], PreTrainedConfig]) -> PreTrainedConfig:
     if model_type not in CONFIG_MAPPING:
         raise UnsupportedModel(
             f"{path} is of the type {model_type!r}, which transformers {transformers_version} does not know (code that "
             f"comes with a model is never run); update transformers, or choose a model of another type"
         )
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return make()
     except (ValueError, KeyError, OSError, TypeError, ArithmeticError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(

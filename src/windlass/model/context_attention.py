@@ -17,7 +17,7 @@ from windlass.kernels.token_span import TokenSpan
 CONTEXT_PIECE = 4096
 
 Partial = tuple[torch.Tensor, torch.Tensor]
-Read = Callable[[Sequence[int], int, int], Partial]
+Read = Callable[[TokenSpan, int, int], Partial]
 
 
 def prefill_rows(
@@ -51,7 +51,7 @@ def context_attention(
 ) -> torch.Tensor:
     """query (H, T, Dk) -> (B, n, H, Dv).
 
-    `fresh` are the new tokens' keys (Hk, T, Dk) and values (Hv, T, Dv), if they came along; `read(pages, stop, start)`
+    `fresh` are the new tokens' keys (Hk, T, Dk) and values (Hv, T, Dv), if they came along; `read(span, stop, start)`
     gives stored ones where the query is.
     """
     span, size = alike[0], len(alike)
@@ -59,7 +59,7 @@ def context_attention(
     stored = span.context if fresh is not None else span.total
     results = []
     for at in range(rule.first_visible(span.context), stored, CONTEXT_PIECE):
-        pieces = [read(each.pages, min(at + CONTEXT_PIECE, stored), at) for each in alike]
+        pieces = [read(each, min(at + CONTEXT_PIECE, stored), at) for each in alike]
         key, value = torch.cat([key for key, _ in pieces]), torch.cat([value for _, value in pieces])
         results.append(partial_attention(stacked, key, value, span.context, rule, at))
     if fresh is not None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.attention import decode_sizes
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.decode_attention import partial_decode

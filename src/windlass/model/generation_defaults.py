@@ -50,7 +50,7 @@ def read_generation_defaults(
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a GGUF file has nothing beside it that is its own
         return {}
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}; download it again or remove it") from error

@@ -1,4 +1,4 @@
-"""Finds a model's folder: a local one, or a snapshot of the Hugging Face hub in its ordinary cache.
+"""Finds a model's folder or its GGUF file: a local one, or a snapshot of the Hugging Face hub in its ordinary cache.
 
 Only what a model needs to run is fetched, never code and never pickles, and not a byte before it is known to fit the
 disk. The hub's own variables apply (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT). What is in the cache runs when
@@ -18,8 +18,10 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME, SINGLE_NAME, pickled_only, read_index
+from windlass.facts.gguf_model import SUFFIX, gguf_in, is_gguf
 from windlass.facts.progress import Progress
 from windlass.model.download_watch import NoBar, watched
+from windlass.model.hub_gguf import HubGguf, gguf_files, holds_gguf_only, hub_gguf
 from windlass.model.hub_refusal import hub_refusal
 from windlass.settings import stderr_is_terminal
 from windlass.units import format_bytes
@@ -37,34 +39,52 @@ FAILURES = (HTTPError, OSError, RuntimeError)
 def model_folder(
     model: str | Path, revision: str | None, on_progress: Callable[[Progress], None] | None = None
 ) -> Path:
-    """The absolute folder of `model`: a folder (`~` is the home folder), else a hub id, fetched if it has to be.
+    """The absolute folder or GGUF file of `model`: a path (`~` is the home folder), else a hub id, fetched if it has to
+    be.
 
     `on_progress` hears of a download, in bytes; without it the hub draws its own bars where standard error is a
     terminal. Raises ModelNotFound, CheckpointError for a model without safetensors, StorageError when the disk of the
     cache is too small, UsageError for a revision of a folder.
     """
-    folder = local_folder(model, revision)
-    if folder is not None:
-        return folder
-    name = str(model)
-    found = listing(name, revision)
-    if isinstance(found, Path):
+    found = local_model(model, revision)
+    if found is not None:
         return found
+    wanted = hub_gguf(model)
+    name = wanted.repository if wanted else str(model)
+    known = listing(name, revision)
+    if isinstance(known, Path):
+        return _gguf_fetched(wanted or HubGguf(name), known) or known
+    listed = [file.rfilename for file in known.siblings or ()]
+    if wanted is None and holds_gguf_only(listed):
+        wanted = HubGguf(name)
     try:
-        return _download(name, revision, found, on_progress)
+        if wanted is not None:
+            files = gguf_files(wanted, listed)
+            return _download(name, revision, known, files, on_progress) / files[0]
+        return _download(name, revision, known, _wanted_files(name, known), on_progress)
     except FAILURES as error:
         raise hub_refusal(name, revision, error) from error
 
 
-def local_folder(model: str | Path, revision: str | None) -> Path | None:
-    """The absolute folder that `model` is, None for a hub id. Raises ModelNotFound, and UsageError for a revision."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+def local_model(model: str | Path, revision: str | None) -> Path | None:
+    """The absolute folder or GGUF file that `model` is, or that the folder holds alone; None for a hub id.
+
+    Raises ModelNotFound, and UsageError for a revision.
+    """
+    path = Path(model).expanduser()
+    is_file = is_gguf(path)
+    if path.is_dir() or is_file:
         if revision is not None:
-            raise UsageError(f"{folder} is a folder, which has no revision {revision!r}; leave the revision out")
-        return folder.absolute()
-    _refuse_path(model, folder)
+            kind = "file" if is_file else "folder"
+            raise UsageError(f"{path} is a {kind}, which has no revision {revision!r}; leave the revision out")
+        return path.absolute() if is_file or _has_safetensors(path) else gguf_in(path.absolute()) or path.absolute()
+    if hub_gguf(model) is None:
+        _refuse_path(model, path)
     return None
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(entry.name.endswith((".safetensors", INDEX_NAME)) for entry in folder.iterdir())
 
 
 def listing(name: str, revision: str | None) -> ModelInfo | Path:
@@ -84,6 +104,8 @@ def _refuse_path(model: str | Path, folder: Path) -> None:
     """Raises ModelNotFound for what can only have been meant as a path."""
     if folder.exists():
         raise ModelNotFound(f"{folder} is a file; give the folder that holds it together with its config.json")
+    if folder.suffix == SUFFIX:
+        raise ModelNotFound(f"there is no file {folder.absolute()}; check the path")
     name = str(model)
     try:
         validate_repo_id(name)
@@ -104,16 +126,37 @@ def _from_cache(name: str, revision: str | None, error: Exception) -> Path:
         raise hub_refusal(name, revision, error) from error
 
 
-def _download(name: str, revision: str | None, info: ModelInfo, on_progress: Callable[[Progress], None] | None) -> Path:
+def _wanted_files(name: str, info: ModelInfo) -> list[str]:
     listed = listed_files(name, info)
     small = [file for file in listed if any(fnmatchcase(file, pattern) for pattern in SMALL_FILES)]
-    wanted = small + weight_files(name, info, sorted(listed))
+    return small + weight_files(name, info, sorted(listed))
+
+
+def _gguf_fetched(wanted: HubGguf, snapshot: Path) -> Path | None:
+    """The file of a model that was fetched earlier, None for a snapshot of another kind of model.
+
+    Raises ModelNotFound where it holds other GGUF files.
+    """
+    files = [str(path.relative_to(snapshot)) for path in snapshot.rglob("*") if path.is_file()]
+    if wanted == HubGguf(wanted.repository) and not holds_gguf_only(files):
+        return None
+    return snapshot / gguf_files(wanted, files)[0]
+
+
+def _download(
+    name: str,
+    revision: str | None,
+    info: ModelInfo,
+    wanted: Sequence[str],
+    on_progress: Callable[[Progress], None] | None,
+) -> Path:
+    listed = {file.rfilename: file for file in info.siblings or ()}
     blobs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "blobs")
     needed = sum(_missing_bytes(listed[file], blobs) for file in wanted if file in listed)
     _refuse_small_disk(name, needed)
     with watched(blobs, needed, on_progress):
         bar = None if on_progress is None and stderr_is_terminal() else NoBar
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, tqdm_class=bar))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), tqdm_class=bar))
 
 
 def listed_files(name: str, info: ModelInfo) -> dict[str, RepoSibling]:

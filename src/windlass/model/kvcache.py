@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from windlass.facts.attention_rule import AttentionRule
-from windlass.facts.model_facts import CacheShape
+from windlass.facts.cache_shape import CacheShape
 from windlass.kernels.page_store import PageStore
 from windlass.model.attention_clock import AttentionClock
 from windlass.model.latent import latent_attention
@@ -49,11 +49,11 @@ class KVCache:
         now.batch, now.positions = batch, positions
         now.decode_tokens = 0 if batch.prefill_spans else sum(span.total for span in batch.spans)
 
-    def copy_pages(self, pairs: Iterable[tuple[int, int]]) -> None:
-        """Copies whole pages, `(from, to)` each, in every layer."""
+    def copy_pages(self, pairs: Iterable[tuple[int, int]], places: tuple[int, int] | None = None) -> None:
+        """Copies whole pages, `(from, to)` each, in every layer. One that is not full may lie in `places`."""
         for source, target in pairs:
             for store in self.stores.values():
-                store.copy_page(source, target)
+                store.copy_page(source, target, places)
 
     def attend(
         self,

@@ -48,7 +48,7 @@ def _span(
     result = None
     for start in range(rule.first_visible(span.context), span.total, piece):
         stop = min(start + piece, span.total)
-        key, value = _expand(module, *store.read(span.pages, stop, start))
+        key, value = _expand(module, *store.read(span, stop, start))
         partial = partial_attention(query, key, value, span.context, rule, start)
         result = partial if result is None else combine(result, partial)
     assert result is not None, "a span always sees itself"

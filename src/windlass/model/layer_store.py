@@ -3,7 +3,6 @@
 T rows of a micro-batch, m tokens of one sequence; H query heads; Hk, Hv heads and Dk, Dv sizes of keys and values.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,12 +62,12 @@ class LayerStore(Protocol):
         """
         ...
 
-    def read(self, pages: Sequence[int], stop: int, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens start .. stop of the sequence in `pages` -> copies key (Hk, m, Dk), value (Hv, m, Dv) to compute."""
+    def read(self, span: TokenSpan, stop: int, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens start .. stop of the span's sequence -> copies key (Hk, m, Dk), value (Hv, m, Dv) to compute."""
         ...
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Copies a whole page."""
+    def copy_page(self, source: int, target: int, places: tuple[int, int] | None = None) -> None:
+        """Copies a whole page. Where full pages are packed, one that is not full lies in `places`, from and to."""
         ...
 
 
@@ -94,11 +93,11 @@ class PlainStore:
         """See LayerStore."""
         return paged_attention(query, self.pages, batch.here, rule, sinks)
 
-    def read(self, pages: Sequence[int], stop: int, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(self, span: TokenSpan, stop: int, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """See LayerStore."""
-        return self.pages.read(pages, stop, start)
+        return self.pages.read(span.pages, stop, start)
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, places: tuple[int, int] | None = None) -> None:
         """See LayerStore."""
         self.pages.keys[target].copy_(self.pages.keys[source])
         self.pages.values[target].copy_(self.pages.values[source])

@@ -18,16 +18,23 @@ from windlass.kernels.packed_product import dense, packed_linear
 
 
 class PackedWeight(torch.Tensor):
-    """(N, K) in the compute dtype, whose bytes are those of some packed matrices, one above the other."""
+    """(N, K) in the compute dtype, whose bytes are those of some packed matrices, one above the other.
+
+    Where it is `transposed` it stands for a parameter (K, N), which is multiplied from the right.
+    """
 
     matrices: tuple[PackedMatrix, ...]
+    transposed: bool
 
     @staticmethod
-    def __new__(cls: type["PackedWeight"], matrices: Sequence[PackedMatrix], dtype: torch.dtype) -> "PackedWeight":
+    def __new__(
+        cls: type["PackedWeight"], matrices: Sequence[PackedMatrix], dtype: torch.dtype, transposed: bool = False
+    ) -> "PackedWeight":
         """A tensor without numbers of its own."""
         shape = (sum(matrix.shape[0] for matrix in matrices), matrices[0].shape[1])
+        shape = shape[::-1] if transposed else shape
         weight = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=matrices[0].device)
-        weight.matrices = tuple(matrices)
+        weight.matrices, weight.transposed = tuple(matrices), transposed
         return weight
 
     def __repr__(self, *, tensor_contents: object = None) -> str:
@@ -41,11 +48,15 @@ class PackedWeight(torch.Tensor):
     ) -> Any:
         """Serves products and rows; the rest of torch sees unpacked numbers (`__torch_dispatch__`)."""
         kwargs = kwargs or {}
-        if func is F.linear and isinstance(args[1], PackedWeight) and not isinstance(args[0], PackedWeight):
+        if func is F.linear and _packed(args[1]) and not isinstance(args[0], PackedWeight):
             return args[1].linear(*args[:1], *args[2:], **kwargs)
-        if func is F.embedding and isinstance(args[1], PackedWeight):
+        if func is F.embedding and _packed(args[1]):
             return args[1].rows(args[0])
-        return super().__torch_function__(func, types, args, kwargs)
+        if func in _FROM_THE_RIGHT and _packed(args[-1], transposed=True) and not kwargs:
+            *bias, x = args[:-1]
+            return args[-1].linear(x, *bias)
+        with torch._C.DisableTorchFunctionSubclass():  # what comes of unpacked numbers is a plain tensor
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(
@@ -72,11 +83,12 @@ class PackedWeight(torch.Tensor):
             PackedMatrix(m.packing, m.shape, {role: move(part) for role, part in m.parts.items()}, m.heads)
             for m in self.matrices
         ]
-        return PackedWeight(matrices, self.dtype)
+        return PackedWeight(matrices, self.dtype, self.transposed)
 
     def dense(self) -> torch.Tensor:
-        """All numbers, (N, K)."""
-        return torch.cat([dense(matrix, self.dtype) for matrix in self.matrices])
+        """All numbers, in the shape of the parameter."""
+        numbers = torch.cat([dense(matrix, self.dtype) for matrix in self.matrices])
+        return numbers.T if self.transposed else numbers
 
 
 def matrix_rows(matrix: PackedMatrix, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -92,6 +104,14 @@ def matrix_rows(matrix: PackedMatrix, ids: torch.Tensor, dtype: torch.dtype) -> 
         if len(here):
             out[here] = unpack_rows(matrix, start, stop, dtype)[ids[here] - start]
     return out
+
+
+# x @ w and addmm(bias, x, w): the weight comes last, what it is multiplied with before it.
+_FROM_THE_RIGHT = (torch.Tensor.__matmul__, torch.Tensor.matmul, torch.matmul, torch.addmm)
+
+
+def _packed(argument: Any, transposed: bool = False) -> bool:
+    return isinstance(argument, PackedWeight) and argument.transposed == transposed
 
 
 def _unpacked(leaf: Any) -> Any:

@@ -7,10 +7,15 @@ from windlass.errors import BudgetError
 
 
 class PageTable:
-    """Which pages hold which sequence. Several may hold a page; it is free again when the last of them lets it go."""
+    """Which pages hold which sequence. Several may hold a page; it is free again when the last of them lets it go.
 
-    def __init__(self, num_pages: int, page_tokens: int) -> None:
-        self.num_pages, self.page_tokens = num_pages, page_tokens
+    Where full pages are packed, a sequence that goes on has one of `num_places` places for the page that is not full.
+    """
+
+    def __init__(self, num_pages: int, page_tokens: int, num_places: int = 0) -> None:
+        self.num_pages, self.page_tokens, self.num_places = num_pages, page_tokens, num_places
+        self.places: dict[int, int] = {}
+        self._free_places = list(range(num_places - 1, -1, -1))
         self.free = list(range(num_pages - 1, -1, -1))
         self.pages: dict[int, list[int]] = {}
         self._holders = [0] * num_pages
@@ -28,6 +33,8 @@ class PageTable:
                 f"the KV cache has {len(self.free)} of {self.num_pages} pages free, {needed} are needed; "
                 "use a smaller --block-size or a larger --host-memory"
             )
+        if self.num_places and sequence not in self.places:
+            self.places[sequence] = self._free_places.pop()
         for _ in range(needed):
             page = self.free.pop()
             self._holders[page] = 1
@@ -44,16 +51,20 @@ class PageTable:
         """What belonged to a sequence belongs to another, which has nothing yet."""
         assert other not in self.pages, f"sequence {other} has a table already"
         self.pages[other] = self.pages.pop(sequence)
+        if sequence in self.places:
+            self.places[other] = self.places.pop(sequence)
 
     def shrink(self, sequence: int, tokens: int) -> None:
-        """Lets go of the pages behind those that the first `tokens` tokens take."""
+        """Lets go of the pages behind those that the first `tokens` tokens take, and of its place: it rests."""
+        self._leave_place(sequence)
         table = self.pages[sequence]
         kept = self.pages_for(tokens)
         self._let_go(table[kept:])
         del table[kept:]
 
     def release(self, sequence: int) -> None:
-        """Lets go of all of a sequence's pages."""
+        """Lets go of all of a sequence's pages, and of its place."""
+        self._leave_place(sequence)
         self._let_go(self.pages.pop(sequence, []))
 
     def check(self) -> None:
@@ -61,8 +72,14 @@ class PageTable:
         held = Counter(page for table in self.pages.values() for page in table)
         assert [held[page] for page in range(self.num_pages)] == self._holders, "holders of pages are miscounted"
         assert all(len(set(table)) == len(table) for table in self.pages.values()), "a page is twice in one table"
+        places = sorted([*self.places.values(), *self._free_places])
+        assert places == list(range(self.num_places)), f"{len(places)} places accounted for of {self.num_places}"
         accounted = sorted([*held, *self.free])
         assert accounted == list(range(self.num_pages)), f"{len(accounted)} pages accounted for of {self.num_pages}"
+
+    def _leave_place(self, sequence: int) -> None:
+        if sequence in self.places:
+            self._free_places.append(self.places.pop(sequence))
 
     def _let_go(self, pages: Sequence[int]) -> None:
         for page in reversed(pages):

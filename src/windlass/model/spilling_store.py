@@ -12,6 +12,7 @@ from windlass.kernels.attention import decode_sizes
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
+from windlass.kernels.token_span import TokenSpan
 from windlass.model.context_attention import Partial, prefill_rows
 from windlass.model.disk_pages import DiskPages
 from windlass.model.layer_store import Batch
@@ -47,8 +48,11 @@ class SpillingStore:
             out[batch.here.decode_rows] = finish_decode(self._decode(decoding, batch, rule), sinks).to(out.dtype)
         return out
 
-    def read(self, pages: Sequence[int], stop: int, start: int = 0) -> Partial:
+    def read(self, span: TokenSpan, stop: int, start: int = 0) -> Partial:
         """See LayerStore."""
+        return self._read(span.pages, stop, start)
+
+    def _read(self, pages: Sequence[int], stop: int, start: int) -> Partial:
         size, parts = self.here.page_tokens, []
         first_disk_page = self.here.num_pages
         for number in range(start // size, -(-stop // size)):
@@ -59,9 +63,9 @@ class SpillingStore:
             parts.append(store.read([local], high - number * size, low - number * size))
         return torch.cat([key for key, _ in parts], dim=1), torch.cat([value for _, value in parts], dim=1)
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, places: tuple[int, int] | None = None) -> None:
         """See LayerStore."""
-        key, value = self.read([source], self.here.page_tokens)
+        key, value = self._read([source], self.here.page_tokens, 0)
         if target >= self.here.num_pages:
             self.disk.put(target - self.here.num_pages, key, value)
         else:

@@ -21,6 +21,7 @@ from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.page_store import PageStore
 from windlass.kernels.partial_results import combine
+from windlass.kernels.token_span import TokenSpan
 from windlass.memory.accelerator import Accelerator
 from windlass.memory.host_lane import HostLane, HostTask
 from windlass.model.context_attention import prefill_rows
@@ -80,14 +81,15 @@ class TieredStore:
             out[batch.here.decode_rows] = self._decode(decoding, begun, batch.here, rule, sinks).to(out.dtype)
         return out
 
-    def read(self, pages: Sequence[int], stop: int, start: int = 0) -> Partial:
+    def read(self, span: TokenSpan, stop: int, start: int = 0) -> Partial:
         """See LayerStore. Tokens elsewhere are brought to the device."""
+        pages = span.pages
         parts = [self._read_run(pages, last, first) for first, last in self._runs(pages, stop, start)]
         if len(parts) == 1:
             return parts[0]
         return torch.cat([key for key, _ in parts], dim=1), torch.cat([value for _, value in parts], dim=1)
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, places: tuple[int, int] | None = None) -> None:
         """See LayerStore."""
         key, value = self._read_run([source], self.here.page_tokens, 0)
         if target < self.first_host_page:

@@ -68,7 +68,7 @@ def _with_cache(model: ModelFacts, plan: Plan, placement: Placement) -> Plan:
 
     Where the host computes, its pages are those where the model computes, and one at least stays there.
     """
-    page, alone = plan.page_tokens * model.cache_bytes_per_token, plan.host is None
+    page, alone = model.cache_page_bytes(plan.page_tokens), plan.host is None
     kept = round(plan.num_pages * placement.cache_on_device), round(plan.num_pages * placement.cache_on_host)
     here, host = (max(1, min(kept[1], plan.num_pages)), 0) if alone else kept
     # Shares that make a whole leave nothing over, however they are rounded.
@@ -78,7 +78,8 @@ def _with_cache(model: ModelFacts, plan: Plan, placement: Placement) -> Plan:
     on_disk = plan.num_pages - here - host
     # The plan may have had pages on disk already: what they cost is counted once.
     cost = disk_cache_memory(model, plan.page_tokens, plan.block_size) * ((on_disk > 0) - (plan.disk_pages > 0))
-    moved = replace(plan, host_pages=host, disk_pages=on_disk, memory=replace(plan.memory, cache=here * page))
+    cache = here * page + plan.block_size * model.open_page_bytes(plan.page_tokens)
+    moved = replace(plan, host_pages=host, disk_pages=on_disk, memory=replace(plan.memory, cache=cache))
     if moved.host is None:
         return replace(moved, memory=replace(moved.memory, scratch=moved.memory.scratch + cost))
     activations = staging(model, moved) if moved.far_pages else 0

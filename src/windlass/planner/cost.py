@@ -107,7 +107,7 @@ class Run:
     """One model, plan, machine and workload: prices passes, each shape of pass once."""
 
     def __init__(self, model: ModelFacts, plan: Plan, machine: Machine, workload: Workload) -> None:
-        self.model, self.plan = model, plan
+        self.model, self.plan, self.workload = model, plan, workload
         self.pace: Pace = pace_of(machine, plan)
         self.slices: tuple[SliceWork, ...] = slice_works(model, plan)
         self._costs = Costs(plan, workload, self.pace, model.row_bytes, model.itemsize)
@@ -129,7 +129,8 @@ class Run:
     def _work(self, shape: PassShape) -> PassWork:
         rows = micro_batches(self.plan, shape.tokens)
         streamed = any(part.streamed_bytes for part in self.plan.slices if part.kind == "head")
-        at_once = shape.head_rows if streamed else max(1, LOGITS_BYTES // (4 * self.model.vocab_size))
+        few = max(1, LOGITS_BYTES // (4 * self.model.vocab_size))
+        at_once = shape.head_rows if streamed and not self.workload.scored else few
         priced: dict[object, tuple[Alike, ...]] = {}
         costs: list[tuple[Alike, ...]] = []
         for work in self.slices:

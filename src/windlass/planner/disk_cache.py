@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.piece import round_up
 from windlass.units import MIB
 

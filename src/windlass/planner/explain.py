@@ -9,12 +9,12 @@ from windlass.facts.forecast import PhaseForecast
 from windlass.facts.lane import LANES
 from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
-from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.plan import Plan
 from windlass.facts.weight_formats import SMALLER_FORMATS
 from windlass.facts.workload import Workload
 from windlass.planner.rule import Demands
 from windlass.planner.search import QUICK, Candidate, Found, explore
+from windlass.planner.smaller_weights import smaller_weights
 from windlass.units import GIB, format_seconds, format_size
 
 # Below this a change is not worth a line.
@@ -154,7 +154,7 @@ def _alternatives(
         disk = replace(machine.disk, rate=2 * machine.disk.rate)
         faster = replace(machine, disk=disk, disk_write=2 * machine.disk_write)
         yield Altered("a disk twice as fast", model, demands, faster)
-    if model.weight_scale == 1.0 and model.itemsize > 1:
+    if not model.is_packed and model.itemsize > 1:
         for name in SMALLER_FORMATS:
             yield Altered(f"{name} weights", smaller_weights(model, name), demands, machine, lossless=False)
 
@@ -171,25 +171,6 @@ def _richer(demands: Demands, extra: int) -> Demands:
     if demands.host_budget is None:
         return replace(demands, budget=demands.budget + extra)
     return replace(demands, host_budget=demands.host_budget + extra)
-
-
-def smaller_weights(model: ModelFacts, name: str) -> ModelFacts:
-    """The model with its weights in a smaller format, in bytes only: nothing runs it yet."""
-    scale = SMALLER_FORMATS[name] / (8 * model.itemsize)
-    if model.weight_scale != 1.0 or scale >= 1.0:
-        return model
-
-    def smaller(source: ParameterSource) -> ParameterSource:
-        facts = tuple(
-            replace(fact, nbytes=int(fact.nbytes * scale), offset=int(fact.offset * scale)) for fact in source.tensors
-        )
-        return replace(source, nbytes=int(source.nbytes * scale), tensors=facts)
-
-    groups = tuple(
-        group if group.kind == "outer" else replace(group, sources=tuple(map(smaller, group.sources)))
-        for group in model.groups
-    )
-    return replace(model, groups=groups, weight_scale=scale)
 
 
 def _busy(phase: PhaseForecast, lane: str) -> float:

@@ -66,7 +66,8 @@ def _block(plan: Plan, workload: Workload, size: int, count: int) -> BlockPasses
     for tokens_now, repeats in sizes:
         done += tokens_now * repeats
         ends = int(done / prompt + 1e-9) if done < tokens else size
-        shape = PassShape(False, tokens_now, round((ends - ended) / repeats), size, pages, 0.0, prompt)
+        head_rows = tokens_now if workload.scored else round((ends - ended) / repeats)
+        shape = PassShape(False, tokens_now, head_rows, size, pages, 0.0, prompt)
         passes.append((shape, repeats))
         ended = ends
     return BlockPasses(count, tuple(passes), _decode(workload, size, pages, prompt))

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windlass.facts.attention_shape import AttentionShape
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.model_facts import ModelFacts
+from windlass.facts.packed_numbers import PackedNumbers, packed_numbers
 from windlass.facts.plan import Plan, Slice
 from windlass.facts.weight_group import WeightGroup
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertWork:
-    """The routed experts of a layer: `count` of `parameters` each, `wanted` by a row.
+    """The routed experts of a layer: `count` of `parameters` each, `packed` of them in fewer bits, `wanted` by a row.
 
     Of an expert `disk_bytes` are read and `host_bytes` cross the link each time it is used, on average.
     """
@@ -26,6 +28,7 @@ class ExpertWork:
     parameters: float
     disk_bytes: float
     host_bytes: float
+    packed: tuple[PackedNumbers, ...] = ()
 
     def distinct(self, rows: float) -> float:
         """How many different experts `rows` rows want, if each row chooses at random: E (1 - (1 - k/E)^r)."""
@@ -34,7 +37,8 @@ class ExpertWork:
 
 @dataclass(frozen=True, slots=True)
 class SliceWork:
-    """One slice. `parameters` of it (experts apart) multiply every row, `projections` of them before attention.
+    """One slice. `parameters` of it (experts apart) multiply every row, `projections` of them before attention; of all
+    of them `packed` lie in fewer bits.
 
     A token leaves `cache_bytes` of keys and values here (0 for a head, and for a layer that stores nothing itself);
     `attended_bytes` are read of each token attended to, by `sharing` query heads a key head, and `rebuild_flops` spent
@@ -53,6 +57,7 @@ class SliceWork:
     attention: AttentionShape | None
     experts: ExpertWork | None
     converted_bytes: int
+    packed: tuple[PackedNumbers, ...] = ()
 
 
 def slice_works(model: ModelFacts, plan: Plan) -> tuple[SliceWork, ...]:
@@ -97,8 +102,8 @@ def _slice_work(
         weight_bytes=group.nbytes,
         parameters=parameters,
         projections=projections,
-        cache_bytes=own.elements * model.itemsize if own else 0,
-        attended_bytes=read.elements * model.itemsize if read else 0,
+        cache_bytes=_token_bytes(model, plan, own) if own else 0,
+        attended_bytes=_token_bytes(model, plan, read) if read else 0,
         sharing=shape.query_heads / read.key_heads if shape and read else 1.0,
         rebuild_flops=_rebuild_flops(shape, read),
         attention=shape,
@@ -108,7 +113,13 @@ def _slice_work(
             for source in group.sources
             if not source.direct and source.key not in plan.resident
         ),
+        packed=packed_numbers(group.sources),
     )
+
+
+def _token_bytes(model: ModelFacts, plan: Plan, shape: CacheShape) -> int:
+    """Of a token in a full page."""
+    return round(model.cache_format.page_bytes(shape, plan.page_tokens, model.itemsize) / plan.page_tokens)
 
 
 def _rebuild_flops(shape: AttentionShape | None, stored: CacheShape | None) -> float:
@@ -129,4 +140,5 @@ def _experts(model: ModelFacts, plan: Plan, groups: Sequence[WeightGroup]) -> Ex
     crossing = sum(source.nbytes for source in away) if plan.host is not None else on_host
     count = len(groups)
     total = float(sum(source.numbers for source in sources))
-    return ExpertWork(count, max(1, model.experts_per_token), total / count, read / count, crossing / count)
+    packed = packed_numbers(sources, 1 / count)
+    return ExpertWork(count, max(1, model.experts_per_token), total / count, read / count, crossing / count, packed)

@@ -102,7 +102,7 @@ class Costs:
         """The head, or a part of it, over `rows` rows of which it sees `at_once` at a time."""
         steps = -(-rows // max(1, at_once)) if rows else 0
         computing = self.pace.computing
-        products = computing.products(work.parameters, rows, min(rows, at_once))
+        products = computing.all_products(work.parameters, work.packed, rows, min(rows, at_once))
         before = products + steps * computing.step + self._contention(work, work.weight_bytes, products, computing)
         return MicroBatch(before=before if rows else 0.0)
 
@@ -174,7 +174,7 @@ class Costs:
     def _dense(self, work: SliceWork, rows: float, count: int) -> float:
         """Products, norms and the rest of a layer, experts apart."""
         here = self.pace.computing
-        products = here.products(work.parameters, rows)
+        products = here.all_products(work.parameters, work.packed, rows)
         contended = self._contention(work, work.weight_bytes, products, here) / count
         return products + contended + here.rows(rows * self.row_bytes) + here.step
 
@@ -209,7 +209,8 @@ def experts_of(experts: ExpertWork, rows: float, pace: Pace) -> Experts:
     """What the experts that `rows` rows want take."""
     wanted = experts.distinct(rows)
     each = rows * min(experts.wanted, experts.count) / wanted
-    computed = wanted * (pace.computing.products(experts.parameters, each) + pace.computing.step / 4)
+    products = pace.computing.all_products(experts.parameters, experts.packed, each)
+    computed = wanted * (products + pace.computing.step / 4)
     read = wanted * experts.disk_bytes / pace.disk
     return Experts(
         read=read,

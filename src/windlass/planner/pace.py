@@ -4,12 +4,13 @@ Every function gives seconds and is the smaller the faster the machine is, so th
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from windlass.errors import UsageError
 from windlass.facts.compute_rates import ComputeRates
 from windlass.facts.machine import Machine
+from windlass.facts.packed_numbers import PackedNumbers
 from windlass.facts.plan import Plan
 from windlass.facts.rate_curve import RateCurve
 
@@ -17,6 +18,8 @@ from windlass.facts.rate_curve import RateCurve
 SMALL_READ_SECONDS = 100e-6
 # Passes over the logits in float32 that drawing a token makes: finding the largest, or sorting and summing.
 LOGITS_PASSES = 4
+# Codes of so many bits are taken for int4 where their own packing was not measured, wider ones for int8.
+MOST_BITS_OF_INT4 = 5
 # A format that was not measured is taken for one of the same width, and failing that for any.
 _ALIKE = {"bfloat16": ("float16",), "float16": ("bfloat16",)}
 
@@ -30,6 +33,7 @@ class Computing:
     prefill: RateCurve
     decode: RateCurve
     factor: float
+    packed: Mapping[str, RateCurve] = field(default_factory=dict)
     _seen: dict[tuple[str, float], float] = field(default_factory=dict, compare=False)
 
     def products(self, parameters: float, rows: float, together: float | None = None) -> float:
@@ -37,6 +41,28 @@ class Computing:
         if not rows or not parameters:
             return 0.0
         return 2.0 * parameters * rows / self._rate("matmul", self.matmul, together or rows)
+
+    def all_products(
+        self, parameters: float, packed: Sequence[PackedNumbers], rows: float, together: float | None = None
+    ) -> float:
+        """As products, where `packed` of the parameters lie in fewer bits."""
+        dense = parameters - sum(part.numbers for part in packed)
+        return self.products(dense, rows, together) + sum(self.packed_products(part, rows, together) for part in packed)
+
+    def packed_products(self, part: PackedNumbers, rows: float, together: float | None = None) -> float:
+        """As products, with packed weights, by the rate of our own blocks of as many bits.
+
+        No faster than dense weights allow at their best. Where it was not measured, as with dense weights, and no
+        faster than memory gives the packed bytes.
+        """
+        curve = self.packed.get(part.name) or self.packed.get("int4" if part.bits <= MOST_BITS_OF_INT4 else "int8")
+        if curve is None:
+            walks = rows / (together or rows) if rows else 0.0
+            return max(self.products(part.numbers, rows, together), self.copying(part.nbytes * walks))
+        if not rows or not part.numbers:
+            return 0.0
+        best = self._rate("matmul", self.matmul, math.inf)
+        return 2.0 * part.numbers * rows / min(best, self._rate(f"packed {part.name}", curve, together or rows))
 
     def prefill_attention(self, flops: float, tokens: float) -> float:
         """Seconds of causal attention within prompts of `tokens` tokens."""
@@ -118,6 +144,7 @@ def _computing(rates: ComputeRates, dtype: str, factor: float) -> Computing:
         _curve(rates, "prefill attention", rates.prefill_attention, dtype),
         _curve(rates, "decode attention", rates.decode_attention, dtype),
         factor,
+        {name: curve for name, curve in rates.packed_matmul.items() if curve.best > 0},
     )
 
 

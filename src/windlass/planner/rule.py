@@ -23,6 +23,10 @@ from windlass.units import MIB, format_size
 LARGEST_BLOCK = 512
 # Embedding rows in flight, sampling, and what the allocator rounds up.
 FIXED_SCRATCH = 48 * MIB
+# Logits of a few rows at a time in the model's format and in float32, and what sums over them.
+SCORING_SCRATCH = 64 * MIB
+# A tile of packed weights and what unpacking it takes: 40 MiB where torch does it, next to nothing in a kernel.
+PACKED_SCRATCH = 40 * MIB
 # As if the offload folder had all the room there can be.
 ANY_ROOM = 1 << 62
 # What interpreter and libraries hold differs by a few MiB from run to run; advice has to hold in the next one too.
@@ -105,7 +109,7 @@ def _with_block(model: ModelFacts, workload: Workload, demands: Demands, block: 
     plan = divided(model, workload, demands, Division(block))
     if demands.host_budget is None or (plan.streamed_bytes == 0 and plan.memory.spare >= 0):
         return plan
-    room = _room_for_cache(plan)
+    room = _room_for_cache(plan) - open_bytes(model, demands, block)
     on_device = min(pages, max(0, room) // page_bytes(model, demands))
     return divided(model, workload, demands, Division(block, host_pages=pages - on_device))
 
@@ -122,7 +126,12 @@ def _room_for_cache(plan: Plan) -> int:
 
 def page_bytes(model: ModelFacts, demands: Demands) -> int:
     """Bytes of a page over all layers, 1 for a model that stores nothing."""
-    return max(1, demands.page_tokens * model.cache_bytes_per_token)
+    return max(1, model.cache_page_bytes(demands.page_tokens))
+
+
+def open_bytes(model: ModelFacts, demands: Demands, block: int) -> int:
+    """Bytes that the sequences of a block take for pages that are not packed yet, over all layers."""
+    return block * model.open_page_bytes(demands.page_tokens)
 
 
 def divided(model: ModelFacts, workload: Workload, demands: Demands, division: Division) -> Plan:
@@ -130,7 +139,7 @@ def divided(model: ModelFacts, workload: Workload, demands: Demands, division: D
     block, pages = division.block, pages_of(workload, demands, division.block)
     pass_tokens = division.pass_tokens or _pass_tokens(model, workload, demands, block)
     row_on_host = demands.plain_row and pass_tokens > max(block, _most_rows(model, demands, demands.budget))
-    page, alone = demands.page_tokens * model.cache_bytes_per_token, demands.host_budget is None
+    page, alone = model.cache_page_bytes(demands.page_tokens), demands.host_budget is None
     spilling = disk_cache_memory(model, demands.page_tokens, block) if division.disk_pages else 0
     fixed = MemoryBill(
         budget=demands.budget,
@@ -138,11 +147,12 @@ def divided(model: ModelFacts, workload: Workload, demands: Demands, division: D
         resident=0,
         ring=0,
         expert_ring=0,
-        cache=(pages - division.host_pages - division.disk_pages) * page,
+        # What is not packed yet lies where the model computes, wherever the pages are that it will fill.
+        cache=(pages - division.host_pages - division.disk_pages) * page + open_bytes(model, demands, block),
         # Of a row that rests on the host, the device holds two micro-batches coming and two going.
         row=int((4 * demands.micro_batch_tokens if row_on_host else pass_tokens) * model.row_bytes * demands.rows_held),
         activations=demands.activations,
-        scratch=FIXED_SCRATCH + 4 * 4 * model.vocab_size * block + (spilling if alone else 0),
+        scratch=_scratch(model, workload, block) + (spilling if alone else 0),
     )
     resident, bill = keep(model, fixed, not alone, division.ring_slices)
     plan = Plan(
@@ -159,8 +169,15 @@ def divided(model: ModelFacts, workload: Workload, demands: Demands, division: D
         memory=bill,
         row_on_host=row_on_host,
         disk_pages=division.disk_pages,
+        kv_cache_dtype=model.cache_format.name,
     )
     return plan if alone else _with_host(model, demands, plan, division, spilling)
+
+
+def _scratch(model: ModelFacts, workload: Workload, block: int) -> int:
+    """Bytes for the logits that a pass wants and what draws from them or sums over them, and for a tile of weights."""
+    logits = max(4 * 4 * model.vocab_size * block, SCORING_SCRATCH if workload.scored else 0)
+    return FIXED_SCRATCH + logits + (PACKED_SCRATCH if model.is_packed else 0)
 
 
 def _with_host(model: ModelFacts, demands: Demands, plan: Plan, division: Division, spilling: int) -> Plan:
@@ -173,7 +190,7 @@ def _with_host(model: ModelFacts, demands: Demands, plan: Plan, division: Divisi
         resident=0,
         ring=0,
         expert_ring=0,
-        cache=division.host_pages * demands.page_tokens * model.cache_bytes_per_token,
+        cache=division.host_pages * model.cache_page_bytes(demands.page_tokens),
         row=plan.pass_tokens * model.row_bytes if plan.row_on_host else 0,
         activations=staging(model, plan) if division.host_pages or division.disk_pages else 0,
         scratch=FIXED_SCRATCH + spilling,

@@ -21,7 +21,17 @@ from windlass.planner.disk_cache import disk_cache_memory
 from windlass.planner.layer_work import slice_works
 from windlass.planner.pace import pace_of
 from windlass.planner.residency import RING_SLICES
-from windlass.planner.rule import FIXED_SCRATCH, Demands, Division, divided, fits, page_bytes, pages_of, rule
+from windlass.planner.rule import (
+    FIXED_SCRATCH,
+    Demands,
+    Division,
+    divided,
+    fits,
+    open_bytes,
+    page_bytes,
+    pages_of,
+    rule,
+)
 from windlass.units import MIB
 
 __all__ = ["FIXED_SCRATCH", "Candidate", "Demands", "Effort", "Found", "explore", "search"]
@@ -220,7 +230,8 @@ def _places(tried: _Tried, block: int, width: int) -> Iterable[tuple[float, floa
         whole = divided(model, workload, asked, Division(block))
         if whole.memory.spare >= 0 or not asked.offload:
             return [(1.0, 0.0)]
-        room = whole.memory.cache + whole.memory.spare - disk_cache_memory(model, asked.page_tokens, block)
+        fixed = open_bytes(model, asked, block) + disk_cache_memory(model, asked.page_tokens, block)
+        room = whole.memory.cache + whole.memory.spare - fixed
         return [(max(0, room // page) / pages, 0.0)]
     bare = divided(model, workload, asked, Division(block, host_pages=pages))
     assert bare.host is not None

@@ -5,7 +5,8 @@ in the embedding do not: beside the matrices they are nothing.
 """
 
 from windlass.facts.attention_shape import AttentionShape
-from windlass.facts.model_facts import CacheShape, ModelFacts
+from windlass.facts.cache_shape import CacheShape
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.weight_group import WeightGroup
 

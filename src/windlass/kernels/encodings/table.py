@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from windlass.facts.packing import Packing
-from windlass.kernels.encodings import blocks
+from windlass.kernels.encodings import awq, blocks, fp8, gguf, gptq, mxfp4, whole_numbers
 from windlass.kernels.packed_matrix import PackedMatrix
 
 Unpack = Callable[
@@ -17,6 +17,14 @@ Unpack = Callable[
 ENCODINGS: dict[str, Unpack] = {
     "int4": blocks.unpack,
     "int8": blocks.unpack,
+    "awq": awq.unpack,
+    "gptq": gptq.unpack,
+    "packed-int": whole_numbers.unpack,
+    "plain-int": whole_numbers.unpack,
+    "fp8": fp8.unpack,
+    "mxfp4": mxfp4.unpack,
+    **dict.fromkeys(gguf.BLOCKS, gguf.unpack),
+    **dict.fromkeys(gguf.PLAIN, gguf.unpack_plain),
 }
 
 

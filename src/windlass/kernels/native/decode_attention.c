@@ -10,16 +10,10 @@
  * names are loaded into a result. Plain C and GNU vectors, so gcc and clang on any processor.
  */
 
-#include <stdatomic.h>
-#if !defined(_OPENMP)
-#include <pthread.h>
-#endif
-
+#include "crew.h"
 #include "lanes.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
-enum { TILE = 64, ROWS = 4, MOST_THREADS = 256 };
+enum { TILE = 64, ROWS = 4 };
 
 /* What a call is given; windlass/kernels/native/decode.py fills the same fields. Run u of sequence run_owner[u] reads
  * slots start[i] .. stop[i] of pages page[i] for i in run_first[u] .. run_first[u + 1]; the runs of a sequence are
@@ -30,6 +24,8 @@ struct decode {
     float *partial, *partial_log, *out, *log_sum; /* out (S, H, Dv), log_sum (S, H) */
     float *scratch;                               /* (threads, scratch_size) */
     int64_t kind, sequences, runs, heads, key_heads, page_tokens, key_dim, value_dim, threads, scratch_size;
+    /* Of packed pages, which lie in `keys` one after the other: bits of a code (else 0), and bytes. */
+    int64_t bits, page_bytes, key_scales_at, values_at, value_scales_at, value_group;
     float scaling, softcap; /* softcap 0 for none */
 };
 
@@ -245,14 +241,20 @@ static void attend_float32(const struct decode *job, int64_t run, int64_t head, 
 static void attend_bfloat16(const struct decode *job, int64_t run, int64_t head, float *scratch) {
     attend_item(job, run, head, scratch, BFLOAT16);
 }
+#include "packed_pages.h"
+
 #if HAS_FLOAT16
 static void attend_float16(const struct decode *job, int64_t run, int64_t head, float *scratch) {
     attend_item(job, run, head, scratch, FLOAT16);
 }
 #endif
 
-static void attend(const struct decode *job, int64_t item, float *scratch) {
+static void attend(const void *given, int64_t item, int64_t member) {
+    const struct decode *job = given;
+    float *scratch = job->scratch + member * job->scratch_size;
     int64_t run = item / job->key_heads, head = item % job->key_heads;
+    if (job->bits == 8) return attend_int8(job, run, head, scratch);
+    if (job->bits == 4) return attend_int4(job, run, head, scratch);
     if (job->kind == FLOAT32) attend_float32(job, run, head, scratch);
     if (job->kind == BFLOAT16) attend_bfloat16(job, run, head, scratch);
 #if HAS_FLOAT16
@@ -261,9 +263,10 @@ static void attend(const struct decode *job, int64_t item, float *scratch) {
 }
 
 /* Adds up the runs of a sequence; one that has none sees nothing: result 0, log-sum-exp -inf. */
-static void gather(const struct decode *job, int64_t sequence, float *scratch) {
+static void gather(const void *given, int64_t sequence, int64_t member) {
+    const struct decode *job = given;
     int64_t first = 0, heads = job->heads, dim = job->value_dim;
-    (void)scratch;
+    (void)member;
     while (first < job->runs && job->run_owner[first] < sequence) first++;
     int64_t last = first;
     while (last < job->runs && job->run_owner[last] == sequence) last++;
@@ -282,72 +285,13 @@ static void gather(const struct decode *job, int64_t sequence, float *scratch) {
     }
 }
 
-/* --- threads: each takes the next item until none is left -------------------------------------------------------- */
-
-struct crew {
-    const struct decode *job;
-    void (*work)(const struct decode *, int64_t, float *);
-    int64_t items;
-    _Atomic int64_t next;
-    _Atomic int64_t members;
-};
-
-static void *take_part(void *given) {
-    struct crew *crew = given;
-    float *scratch = crew->job->scratch + atomic_fetch_add(&crew->members, 1) * crew->job->scratch_size;
-    for (;;) {
-        int64_t item = atomic_fetch_add(&crew->next, 1);
-        if (item >= crew->items) return NULL;
-        crew->work(crew->job, item, scratch);
-    }
-}
-
-static void share_out(const struct decode *job, void (*work)(const struct decode *, int64_t, float *), int64_t items) {
-    struct crew crew = {job, work, items, 0, 0};
-    int64_t threads = job->threads < items ? job->threads : items;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-#if defined(_OPENMP)
-#pragma omp parallel num_threads((int)threads)
-    take_part(&crew);
-#else
-    pthread_t others[MOST_THREADS];
-    int64_t begun = 0;
-    while (begun + 1 < threads && pthread_create(&others[begun], NULL, take_part, &crew) == 0) begun++;
-    take_part(&crew);
-    for (int64_t i = 0; i < begun; i++) pthread_join(others[i], NULL);
-#endif
-}
-
 /* Fills out and log_sum. */
 EXPORT void windlass_decode_attention(const struct decode *job) {
-    share_out(job, attend, job->runs * job->key_heads);
-    if (job->partial != job->out) share_out(job, gather, job->sequences);
+    share_out(job, attend, job->runs * job->key_heads, job->threads);
+    if (job->partial != job->out) share_out(job, gather, job->sequences, job->threads);
 }
-
-/* Bit k is set where numbers of kind k can be read. */
-EXPORT int windlass_kinds(void) { return 1 << FLOAT32 | 1 << BFLOAT16 | HAS_FLOAT16 << FLOAT16; }
 
 /* Floats that a thread needs. */
 EXPORT int64_t windlass_scratch(int64_t group, int64_t key_dim) {
     return (group + LANES - 1) / LANES * LANES + group * ((key_dim + LANES - 1) / LANES * LANES);
-}
-
-/* How numbers are multiplied and who the threads are, for people. */
-EXPORT const char *windlass_instructions(void) {
-#if PAIRED_PRODUCTS
-    return "AVX-512 bf16";
-#elif defined(__AVX512F__)
-    return "AVX-512";
-#elif defined(__AVX__)
-    return "AVX";
-#else
-    return "vectors of 4";
-#endif
-}
-EXPORT const char *windlass_threads(void) {
-#if defined(_OPENMP)
-    return "torch's own threads";
-#else
-    return "threads of its own";
-#endif
 }

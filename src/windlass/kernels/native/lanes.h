@@ -3,6 +3,8 @@
  * The width is the processor's; `kind` is a constant wherever these are expanded.
  */
 
+#pragma once
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 #include <immintrin.h>
 #endif
 
+#define EXPORT __attribute__((visibility("default")))
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512F__)
@@ -152,4 +155,20 @@ INLINE float larger(float a, float b) { return a > b ? a : b; }
 /* Into the second cache: the first has too few places for what is under way, and the tile at hand is there. */
 INLINE void fetch(const char *at, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
+/* Bit k is set where numbers of kind k can be read. */
+EXPORT int windlass_kinds(void) { return 1 << FLOAT32 | 1 << BFLOAT16 | HAS_FLOAT16 << FLOAT16; }
+
+/* How numbers are multiplied, for people. */
+EXPORT const char *windlass_instructions(void) {
+#if PAIRED_PRODUCTS
+    return "AVX-512 bf16";
+#elif defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__AVX__)
+    return "AVX";
+#else
+    return "vectors of 4";
+#endif
 }
