@@ -292,7 +292,7 @@ class TestBudget:
             with pytest.raises(BudgetError) as error:
                 llm.generate(PROMPT, GREEDY)
         said = re.search(
-            r"needs (\d+) MiB to run with 1 sequence.*the budget is 1.00 MiB: \d+ MiB are missing .*"
+            r"needs ([\d.]+ [MG]iB) to run with 1 sequence.*the budget is 1.00 MiB: [\d.]+ [MG]iB are missing .*"
             r"--host-memory (\d+MiB)",
             str(error.value),
         )
