@@ -109,6 +109,9 @@ def test_a_calibrated_model_is_packed_by_what_was_measured(tmp_path: Path, text:
     assert not torch.equal(after[name], packed(before[name], INT4).blocks)
     with pytest.raises(UsageError, match="4 bits or another calibration"):
         quantize(model, tmp_path / "out", "int4", ignore)
+    text.write_text("another text to read first")
+    with pytest.raises(UsageError, match="4 bits or another calibration"):
+        quantize(model, tmp_path / "out", "int4", ignore, calibration_by(text, model, ignore, said.append))
 
 
 def test_prompts_of_text_and_of_rows(tmp_path: Path, text: Path) -> None:
@@ -128,3 +131,11 @@ def test_files_without_prompts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"wrong": 1}\n')
     with pytest.raises(UsageError, match="holds no prompt to calibrate with; write text, or one JSON object a line"):
         calibration_prompts(tmp_path / "bad.jsonl", Tokenizer.load(model), 100)
+    for content, said in (
+        (b" \n", r"holds no text \(2 bytes\)"),
+        (b"a\0b", "binary"),
+        (b"caf\xe9 noir", "no UTF-8 text"),
+    ):
+        (tmp_path / "bad.txt").write_bytes(content)
+        with pytest.raises(UsageError, match=said):
+            calibration_by(tmp_path / "bad.txt", model, ignore, print)

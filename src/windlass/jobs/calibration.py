@@ -37,6 +37,7 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.tensor_name import numbers_in
 from windlass.facts.workload import Workload
 from windlass.jobs.question_file import read_rows
+from windlass.jobs.text_file import read_text
 from windlass.model.experts import experts_modules, watch_experts
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.model.zoo import Part
@@ -76,6 +77,8 @@ def calibration_by(
 ) -> Calibration:  # fmt: skip
     """The calibration of `model` (a folder) by the prompts of `file`. Raises UsageError, StorageError."""
     digest = hashlib.sha256(_bytes(file)).hexdigest()[:16]
+    if file.suffix != ".jsonl":
+        read_text(str(file))  # what is no text is refused before a model is loaded
     return Calibration(digest, partial(_weighed, file, model, on_progress, say))
 
 
@@ -104,7 +107,7 @@ def calibration_prompts(file: Path, tokenizer: AnyTokenizer, length: int) -> lis
         rows = [row for row in read_rows(str(file)) if isinstance(row, BatchRow)]
         found = [ids[:length] for row in rows if (ids := _ids(row.body, tokenizer))]
     else:
-        ids = tokenizer.encode(_bytes(file).decode("utf-8", errors="replace"))
+        ids = tokenizer.encode(read_text(str(file)))
         found = [ids[at : at + length] for at in range(0, len(ids), length)]
     taken, total = [], 0
     for prompt in found:

@@ -70,7 +70,7 @@ def _refuse_taken(work: PackingWork) -> None:
     if found is None:
         raise UsageError(f"{target} is there and no model that Windlass packed; name another --output, or remove it")
     own = work.config["quantization_config"]
-    same = [name for name in ("source", "bits", "calibrated") if found.get(name) == own[name]]
+    same = [name for name in ("source", "bits", "calibration") if found.get(name) == own[name]]
     if len(same) == 3:
         raise UsageError(f"{target} is finished: {work.to} of this very model; run it, or remove it to pack it again")
     changed = "another input" if "source" not in same else f"{found.get('bits')} bits or another calibration"

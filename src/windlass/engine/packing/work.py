@@ -76,8 +76,8 @@ def planned(source: Path, target: Path, to: str, importance_digest: str | None =
     files = output_files(list(tensors.values()), names, PACKINGS[to].bits)
     own: dict[str, object] = {
         "quant_method": "windlass", "format": FORMAT, "bits": PACKINGS[to].bits, "group_size": COLUMNS,
-        "method": METHOD, "calibrated": importance_digest is not None, "shapes": padded_shapes(files),
-        "source": _digest(source, checkpoint),
+        "method": METHOD, "calibrated": importance_digest is not None, "calibration": importance_digest,
+        "shapes": padded_shapes(files), "source": _digest(source, checkpoint),
     }  # fmt: skip
     stated = values.get("dtype") or values.get("torch_dtype") or _STATED.get(checkpoint.weights_dtype, "float32")
     identity = {"source": own["source"], "to": to, "format": FORMAT, "calibration": importance_digest}
