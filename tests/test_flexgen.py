@@ -56,9 +56,11 @@ def test_batches_of_nothing_are_refused(flag: str) -> None:
         FlexGenPolicy(**{flag: 0})
 
 
-@pytest.mark.parametrize("flag", ["compress_weight", "compress_cache"])
-def test_compression_is_refused_with_the_next_step(flag: str) -> None:
-    with pytest.raises(UsageError, match="does not exist here yet: .* leave it out, and lower the shares"):
+@pytest.mark.parametrize(
+    ("flag", "instead"), [("compress_weight", "--quantization int4"), ("compress_cache", "--kv-cache-dtype int4")]
+)
+def test_compression_is_refused_with_what_to_give_instead(flag: str, instead: str) -> None:
+    with pytest.raises(UsageError, match=f"not made here; give {instead} .*in its place"):
         FlexGenPolicy(**{flag: True})
 
 
@@ -160,7 +162,7 @@ def test_bench_runs_a_policy_and_prints_what_became_of_it(tiny: str) -> None:
         ),
         (("--percent", "100", "0", "100", "0", "100", "0"), "cannot lie on a device: this run computes on the CPU"),
         (("--percent", "a", "0", "0", "100", "0", "100"), "--percent: one of its values is no whole number"),
-        (("--compress-weight",), "--compress-weight does not exist here yet"),
+        (("--compress-weight",), "--compress-weight is FlexGen's own packing"),
         (("--num-gpu-batches", "2", "--block-size", "8"), "--block-size 8 says again"),
     ],
 )

@@ -38,7 +38,8 @@ def bench(
     flexgen: FlexGenFlags,
     timeline: TimelineFlags,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="A folder or a Hugging Face id.", show_default=False)
+        str | None,
+        typer.Argument(metavar="MODEL", help="A folder, a GGUF file or a Hugging Face id.", show_default=False),
     ] = None,
     shape: Annotated[
         str | None,

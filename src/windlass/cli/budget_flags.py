@@ -14,7 +14,9 @@ from windlass.units import parse_size
 
 _PANEL = "Budget"
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hugging Face id.", show_default=False)]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a GGUF file or a Hugging Face id.", show_default=False)
+]
 
 
 @dataclass(frozen=True, slots=True)

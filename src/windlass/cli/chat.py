@@ -51,7 +51,9 @@ def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A folder or a Hugging Face id; else the model in the box.", show_default=False
+            metavar="MODEL",
+            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
+            show_default=False,
         ),
     ] = None,
     system: Annotated[

@@ -48,10 +48,10 @@ class FlexGenFlags:
         ),
     ] = False  # fmt: skip
     compress_weight: Annotated[
-        bool, typer.Option("--compress-weight", help="Does not exist yet; refused.", rich_help_panel=_PANEL)
+        bool, typer.Option("--compress-weight", help="Refused; see --quantization int4.", rich_help_panel=_PANEL)
     ] = False
     compress_cache: Annotated[
-        bool, typer.Option("--compress-cache", help="Does not exist yet; refused.", rich_help_panel=_PANEL)
+        bool, typer.Option("--compress-cache", help="Refused; see --kv-cache-dtype int4.", rich_help_panel=_PANEL)
     ] = False
     sep_layer: Annotated[
         bool | None,

@@ -44,7 +44,7 @@ def plan(
     drawing: TimelineFlags,
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="A folder, a Hugging Face id or a shape's name.", show_default=False),
+        typer.Argument(metavar="MODEL", help="A folder, a GGUF file, a hub id or a shape's name.", show_default=False),
     ] = None,
     shape: Annotated[str | None, typer.Option(metavar="NAME", help=f"A shape: {', '.join(shapes())}.")] = None,
     dtype: Annotated[str, typer.Option(metavar="NAME", help="auto (as the checkpoint), bfloat16, float16.")] = "auto",

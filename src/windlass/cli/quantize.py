@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from windlass.cli.budget_flags import ModelName
 from windlass.cli.display import display
 from windlass.cli.exits import INTERRUPTED
 from windlass.cli.late import late
@@ -22,7 +21,7 @@ EXAMPLES = (
 
 
 def quantize(
-    model: ModelName,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder or a Hugging Face id.", show_default=False)],
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="int4 (4.5 bits a weight) or int8 (8.5).")],
     target: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder for the model.")],
     output: OutputFlags,

@@ -38,7 +38,9 @@ def run(
     first: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="A folder or a Hugging Face id; else the model in the box.", show_default=False
+            metavar="MODEL",
+            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
+            show_default=False,
         ),
     ] = None,
     second: Annotated[
@@ -54,7 +56,8 @@ def run(
 ) -> None:
     """Answer one prompt, streaming the text as it is made.
 
-    One argument alone is the prompt for the model in the box, unless it is a folder or looks like org/name.
+    One argument alone is the prompt for the model in the box, unless it is a folder or a GGUF file, or looks like
+    org/name.
     """
     model, text = model_and_prompt(first, second)
     if text == "-":

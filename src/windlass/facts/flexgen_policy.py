@@ -39,12 +39,12 @@ class FlexGenPolicy:
                 raise UsageError(f"--{flag} must be 1 or more, got {value}")
         if self.percent is not None:
             _check_percent(self.percent)
-        for flag, asked in (("compress-weight", self.compress_weight), ("compress-cache", self.compress_cache)):
+        for flag, asked, instead in (
+            ("compress-weight", self.compress_weight, "--quantization int4 (with MODEL, not --shape)"),
+            ("compress-cache", self.compress_cache, "--kv-cache-dtype int4"),
+        ):
             if asked:
-                raise UsageError(
-                    f"--{flag} does not exist here yet: nothing is quantised; leave it out, and lower the shares in "
-                    "--percent where the bytes do not fit"
-                )
+                raise UsageError(f"--{flag} is FlexGen's own packing and not made here; give {instead} in its place")
 
     @property
     def block_size(self) -> int:
