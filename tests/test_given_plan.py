@@ -10,7 +10,7 @@ from planned_models import demands, laptop
 from test_search_by_forecast import MODEL
 from windlass.engine.llm import LLM
 from windlass.engine.planning import choose_plan
-from windlass.errors import UsageError
+from windlass.errors import BudgetError, UsageError
 from windlass.facts.benchmark_result import BenchmarkWork
 from windlass.facts.machine_file import write_machine
 from windlass.facts.machine_store import profile_path
@@ -70,6 +70,15 @@ def test_a_smaller_budget_than_the_plan_s_is_kept_to_where_the_plan_fits_it(fold
     budget = plan.memory.budget - plan.memory.spare // 2
     with LLM(folder, device="cpu", plan=plan, host_memory=budget) as llm:
         assert llm.plan == replace(plan, memory=replace(plan.memory, budget=budget))
+
+
+def test_a_plan_that_counts_too_little_for_the_process_itself_is_refused(folder: Path) -> None:
+    with LLM(folder, device="cpu") as llm:
+        plan = llm.plan_for(Workload(1, 4, 8))
+    bill = plan.memory
+    light = replace(bill, base=1 << 20, budget=bill.budget - bill.spare - bill.base + (1 << 20))
+    with pytest.raises(BudgetError, match=r"counts 1.00 MiB for interpreter .* make the plan again for --host-memory"):
+        LLM(folder, device="cpu", plan=replace(plan, memory=light), host_memory=light.budget)
 
 
 def test_a_plan_that_does_not_suit_the_run_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -278,3 +278,10 @@ class TestVerb:
             app(["quantize", str(model), "--to", "int3", "-o", str(tmp_path / "out")])
         assert ended.value.code == 2
         assert "--to 'int3' is not known; choose int4 or int8" in capsys.readouterr().err
+
+
+def test_a_gguf_file_is_refused_by_its_kind(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModel, match="is a GGUF file, which runs as it is"):
+        quantize(file, tmp_path / "out", "int4", lambda _: None)

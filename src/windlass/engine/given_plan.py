@@ -7,12 +7,13 @@ import torch
 
 from windlass.engine.arguments import shown
 from windlass.engine.opened_model import OpenedModel
-from windlass.errors import UsageError
+from windlass.errors import BudgetError, UsageError
 from windlass.facts.cache_format import CacheFormat, cache_format
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, read_plan, refuse_another_model, refuse_smaller_memory
 from windlass.facts.workload import Workload
 from windlass.memory.process_memory import available_bytes, resident_bytes
+from windlass.units import MIB, format_size
 
 
 def read_given_plan(
@@ -71,7 +72,26 @@ def checked_plan(
         _, total = torch.cuda.mem_get_info(opened.device)
         device = min(gpu_memory or total, total)
     refuse_smaller_memory(plan, min(host_memory or host, host), device)
-    return _within(plan, host_memory)
+    plan = _within(plan, host_memory)
+    if host_memory is not None:
+        _refuse_heavier_process(plan, resident_bytes())
+    return plan
+
+
+def _refuse_heavier_process(plan: Plan, held: int) -> None:
+    """A plan made without loading supposes what the interpreter takes. Raises BudgetError where it takes too much more.
+
+    `held` is what this process takes, with the model open and no weight read.
+    """
+    bill = plan.host_bill
+    beyond = held - bill.base - bill.spare
+    if beyond > 0:
+        raise BudgetError(
+            f"the plan counts {format_size(bill.base)} for interpreter and libraries and leaves "
+            f"{format_size(bill.spare)} spare, but this process holds {format_size(held)} before any weight: "
+            f"{format_size(beyond)} too much for the budget of {format_size(bill.budget)}; make the plan again for "
+            f"--host-memory {(bill.budget - beyond) // MIB}MiB, or run without it"
+        )
 
 
 def _within(plan: Plan, host_memory: int | None) -> Plan:

@@ -60,7 +60,7 @@ def model_files(model: str | Path, revision: str | None) -> tuple[Path, Checkpoi
         remote = remote_model(str(model), revision)
         found, read = remote.folder, lambda: remote.checkpoint
     elif found.is_file():
-        raise UsageError(f"{found} is a GGUF file, whose weights are packed already; leave --quantization out")
+        raise UsageError(f"{found} is a GGUF file, which runs as it is; leave --quantization out")
     else:
         read = partial(read_checkpoint, found)
     place = found if Path(model).is_dir() else str(model)

@@ -35,7 +35,7 @@ def packed_copy(source: Path, to: str, on_progress: Callable[[Progress], None] |
     Raises UsageError for a model that is packed in another way, StorageError where the copy has no room.
     """
     if source.is_file():
-        raise UsageError(f"{source} is a GGUF file, whose weights are packed already; leave quantization={to!r} out")
+        raise UsageError(f"{source} is a GGUF file, which runs as it is; leave quantization={to!r} out")
     settings = quantisation_of(read_config_values(source))
     if settings is not None:
         own = settings.get("quant_method") == "windlass" and f"int{settings.get('bits')}" == to

@@ -58,6 +58,10 @@ class PackingWork:
 
 def planned(source: Path, target: Path, to: str, importance_digest: str | None = None) -> PackingWork:
     """Raises UnsupportedModel for weights that are packed already, CheckpointError for damaged ones."""
+    if source.is_file():
+        raise UnsupportedModel(
+            f"{source} is a GGUF file, which runs as it is; quantise the model's float16 or bfloat16 checkpoint instead"
+        )
     values = read_config_values(source)
     settings = quantisation_of(values)
     if settings is not None:
