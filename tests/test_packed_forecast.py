@@ -27,7 +27,7 @@ from windlass.kernels.packed_rates import measure_packed_products, random_matrix
 from windlass.planner.cost import Run, forecast
 from windlass.planner.layer_work import slice_works
 from windlass.planner.pace import pace_of
-from windlass.planner.rule import FIXED_SCRATCH, PACKED_SCRATCH
+from windlass.planner.rule import FIXED_SCRATCH, PACKED_SCRATCH, rule
 from windlass.planner.search import search
 from windlass.planner.smaller_weights import smaller_weights
 from windlass.units import GIB, MIB
@@ -70,6 +70,16 @@ class TestBytes:
                 assert group.nbytes <= part.disk_bytes <= group.nbytes + 8192
         facts = sorted({f.offset: f for g in layers for s in g.sources for f in s.tensors}.items())
         assert all(at + fact.nbytes == after for (at, fact), (after, _) in zip(facts, facts[1:], strict=False))
+
+    def test_a_ring_of_packed_slices_has_a_third_place_where_there_is_room(self) -> None:
+        dense = decoder(layers=24, hidden=2048, heads=16, kv_heads=8, inner=4096)
+        for model, budget, places in (
+            (smaller_weights(dense, "int4"), 250 * MIB, 2),
+            (smaller_weights(dense, "int4"), 400 * MIB, 3),
+            (dense, 500 * MIB, 2),
+        ):
+            plan = rule(model, WORK, demands(budget))
+            assert plan.memory.ring == places * max(part.buffer_bytes for part in plan.slices) > 0
 
     def test_routers_stay_and_experts_do_not(self) -> None:
         experts = smaller_weights(decoder(layers=2, hidden=256, experts=4, inner=512), "int4")
