@@ -26,7 +26,7 @@ def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     parameters = [part.replace(kind=Parameter.KEYWORD_ONLY) for part in parameters]
     unfolded.__name__, unfolded.__doc__ = verb.__name__, verb.__doc__
     unfolded.__annotations__ = {part.name: part.annotation for part in parameters}
-    unfolded.__signature__ = given.replace(parameters=parameters)  # type: ignore[attr-defined]
+    unfolded.__signature__ = given.replace(parameters=parameters)
     return unfolded
 
 

@@ -10,7 +10,7 @@ from windlass.errors import UsageError
 try:
     import readline
 except ImportError:  # Windows, and builds of Python without it: lines can be typed, not edited
-    readline = None  # type: ignore[assignment]
+    readline = None
 
 REMEMBERED = 1000
 
