@@ -5,9 +5,10 @@ from pathlib import Path
 
 from windlass.errors import UsageError
 from windlass.facts.simulated_device import parse_simulated_device
+from windlass.facts.weight_formats import SMALLER_FORMATS
 
 DEVICES = "auto, cpu, cuda, cuda:0 or sim"
-PACKINGS = ("int4", "int8")
+PACKINGS = tuple(sorted(SMALLER_FORMATS))
 DTYPES = ("float32", "bfloat16", "float16")
 # The names that vLLM takes besides.
 OTHER_DTYPE_NAMES = {"half": "float16", "float": "float32"}
