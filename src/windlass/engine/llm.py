@@ -119,8 +119,8 @@ class LLM:
         native_library()  # a compiler may run, so before the budget's memory is taken
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
-            refuse_for_a_shape(str(name), revision, quantization)
-            files = self._shape_files(name, dtype_asked, longest, unproven)
+            refuse_for_a_shape(str(name), revision)
+            files = self._shape_files(name, dtype_asked, quantization, longest, unproven)
         else:
             files = read_files(model_folder(name, revision, self._on_progress))
             check_choices(files, dtype_asked, longest)
@@ -376,9 +376,11 @@ class LLM:
             return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
         return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
 
-    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
+    def _shape_files(
+        self, shape: Shape, dtype: str, quantization: str | None, longest: int | None, unproven: bool
+    ) -> ModelFiles:
         require_proven(text_config_of(shape_config(shape)), unproven)
-        files = made_files(shape, dtype, self._offload_dir)
+        files = made_files(shape, dtype, self._offload_dir, quantization)
         check_choices(files, dtype, longest)
         return files
 

@@ -24,10 +24,15 @@ _MARGIN = 64 * MIB
 
 
 class MadeModel:
-    """`folder` is where files would lie; nothing is there before `store`. `offload_dir` None allows no file."""
+    """`folder` is where files would lie; nothing is there before `store`. `offload_dir` None allows no file.
 
-    def __init__(self, shape: Shape, offload_dir: Path | None, folder: Path, weights: MadeWeights) -> None:
-        self.shape, self.folder, self.weights = shape, folder, weights
+    `to` is the format that matrices are packed in.
+    """
+
+    def __init__(
+        self, shape: Shape, offload_dir: Path | None, folder: Path, weights: MadeWeights, to: str | None = None
+    ) -> None:
+        self.shape, self.folder, self.weights, self.to = shape, folder, weights, to
         self._offload_dir = offload_dir
         self._stored: set[str] = set()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -43,9 +48,10 @@ class MadeModel:
     def lines(self, groups: Sequence[WeightGroup], plan: Plan) -> list[str]:
         """What is made and what is written, for people."""
         total = sum(fact.nbytes for fact in self.weights.facts.values())
+        packed = f" in {self.to}" if self.to else ""
         lines = [
-            f"shape    {self.shape.name}, {format_bytes(total)} of random weights: one block of numbers, drawn once, "
-            "cut from many places"
+            f"shape    {self.shape.name}, {format_bytes(total)} of random weights{packed}: one block of numbers, drawn "
+            "once, cut from many places"
         ]
         nbytes = self._nbytes(_on_disk(groups, plan))
         if nbytes and self._offload_dir is not None:

@@ -18,13 +18,16 @@ from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.gguf_checkpoint import gguf_checkpoint
 from windlass.facts.gguf_config import config_of
 from windlass.facts.gguf_model import GgufModel, is_gguf, read_gguf
+from windlass.facts.made_checkpoint import made_packed
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
+from windlass.kernels.drawn_blocks import drawn_blocks
 from windlass.kernels.packed_product import prepare_products
+from windlass.kernels.quantiser import PACKINGS
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
 from windlass.model.config_file import config_of_values, plain_config, read_config
@@ -32,6 +35,7 @@ from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
+from windlass.model.multiplied import packed_names
 from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
 from windlass.model.shrink import FAILURES
@@ -120,16 +124,20 @@ def read_files(folder: Path) -> ModelFiles:
     return ModelFiles(folder, plain_config(config), checkpoint)
 
 
-def made_files(shape: Shape, dtype: str, offload_dir: Path | None) -> ModelFiles:
+def made_files(shape: Shape, dtype: str, offload_dir: Path | None, to: str | None = None) -> ModelFiles:
     """The files that a shape's checkpoint would have, in `dtype` ("auto" is the published one); none is written.
 
-    Raises UsageError for a dtype that is not known and for a folder that is missing.
+    `to` is what `windlass quantize` would have packed it as. Raises UsageError for a dtype that is not known and for a
+    folder that is missing.
     """
     config = shape_config(shape)
     folder = made_folder(shape, offload_dir)
     checkpoint = shape_checkpoint(config, compute_dtype(shape.dtype if dtype == "auto" else dtype, ""), folder)
-    weights = MadeWeights(checkpoint.tensors.values(), spread_of(config))
-    return ModelFiles(folder, config, checkpoint, MadeModel(shape, offload_dir, folder, weights))
+    if to is not None:
+        checkpoint = made_packed(checkpoint, packed_names(config, checkpoint.plain), PACKINGS[to].bits)
+        prepare_products()  # see read_files
+    weights = MadeWeights(checkpoint.tensors.values(), spread_of(config), draw=drawn_blocks)
+    return ModelFiles(folder, config, checkpoint, MadeModel(shape, offload_dir, folder, weights, to))
 
 
 def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> None:

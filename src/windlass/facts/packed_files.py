@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from windlass.facts.own_checkpoint import BLOCK_BYTES, COLUMNS, ROWS
+from windlass.facts.own_checkpoint import COLUMNS, ROWS, blocks_shape
 from windlass.facts.piece import round_up
 from windlass.facts.tensor_fact import TensorFact
 from windlass.units import MIB
@@ -102,8 +102,7 @@ def index_json(files: Sequence[OutputFile]) -> dict[str, object]:
 def _output(fact: TensorFact, packed: bool, bits: int) -> OutputTensor:
     if not packed:
         return OutputTensor(fact, False, fact.dtype, fact.shape, fact.nbytes)
-    *experts, rows, columns = fact.shape
-    shape = (*experts, -(-rows // ROWS), -(-columns // COLUMNS), BLOCK_BYTES[bits])
+    shape = blocks_shape(fact.shape, bits)
     return OutputTensor(fact, True, "U8", shape, prod(shape))
 
 

@@ -24,6 +24,7 @@ from windlass.facts.extent import Extent
 from windlass.facts.piece import BLOCK
 from windlass.facts.time_span import OnSpan
 from windlass.memory.ticket import ReaderClosed, Ticket
+from windlass.settings import num_threads
 
 # The order in which chunks are served: what is waited for, what is read ahead, the end.
 URGENT, AHEAD, END = range(3)
@@ -50,6 +51,9 @@ class _Chunk:
     target: memoryview
 
 
+_Chunks = queue.PriorityQueue[tuple[int, int, _Chunk | None]]
+
+
 class Made(Protocol):
     """Bytes of files that are made up in place of being read."""
 
@@ -63,7 +67,7 @@ class Made(Protocol):
 class DiskReader:
     """A pool of `profile.depth` threads that read `profile.chunk` bytes at a time.
 
-    What `made` holds is asked of it and counts as no reading.
+    What `made` holds is asked of it, by further threads, and counts as no reading.
 
     An extent begins at a multiple of 4096 bytes of its file. Its target is page-aligned memory of the extent's size
     rounded up to 4096: a direct read fills the last block too. The target belongs to the reader until `wait` returns.
@@ -80,12 +84,13 @@ class DiskReader:
         self._sources: dict[str, _Source] = {}
         self._descriptors: list[int] = []
         self._closed = False
-        self._chunks: queue.PriorityQueue[tuple[int, int, _Chunk | None]] = queue.PriorityQueue()
+        self._chunks: _Chunks = queue.PriorityQueue()
+        # What is made takes a processor and no disk, so it has threads of its own, one for each processor.
+        self._to_make: _Chunks = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"windlass-disk-{number}", daemon=True)
-            for number in range(profile.depth)
-        ]
+        self._threads = [self._thread(self._chunks, f"disk-{number}") for number in range(profile.depth)]
+        if made is not None:
+            self._threads += [self._thread(self._to_make, f"made-{number}") for number in range(num_threads())]
         for thread in self._threads:
             thread.start()
 
@@ -123,7 +128,8 @@ class DiskReader:
         ticket = Ticket(len(cuts) + 1, on_done)
         for file, offset, need, target in cuts:
             chunk = _Chunk(ticket, file, offset, need, target)
-            self._chunks.put((URGENT if urgent else AHEAD, next(self._numbers), chunk))
+            chunks = self._to_make if self._made is not None and self._made.holds(file) else self._chunks
+            chunks.put((URGENT if urgent else AHEAD, next(self._numbers), chunk))
         ticket.finish()
         return ticket
 
@@ -136,6 +142,7 @@ class DiskReader:
         self._closed = True
         for _ in self._threads:
             self._chunks.put((END, next(self._numbers), None))
+            self._to_make.put((END, next(self._numbers), None))
         for thread in self._threads:
             thread.join()
         while self._descriptors:
@@ -152,8 +159,11 @@ class DiskReader:
             for at in range(0, extent.nbytes, chunk)
         ]
 
-    def _serve(self) -> None:
-        while (chunk := self._chunks.get()[2]) is not None:
+    def _thread(self, chunks: _Chunks, name: str) -> threading.Thread:
+        return threading.Thread(target=self._serve, args=(chunks,), name=f"windlass-{name}", daemon=True)
+
+    def _serve(self, chunks: _Chunks) -> None:
+        while (chunk := chunks.get()[2]) is not None:
             if self._closed:
                 chunk.ticket.finish(ReaderClosed())
             elif chunk.ticket.error is not None:
