@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
+from windlass.engine.unwritten_files import UnwrittenFiles
 from windlass.errors import CheckpointError
 from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
@@ -50,7 +51,8 @@ from windlass.model.zoo import LiftedModel, build, lift
 class OpenedModel:
     """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down.
 
-    `rows_held` and `rows_scored` are Rehearsal.rows_held. `made` is set where the weights are made up.
+    `rows_held` and `rows_scored` are Rehearsal.rows_held. `folder` is where its weights lie, or would: `made` is set
+    where their files need not be there.
     """
 
     folder: Path
@@ -70,7 +72,7 @@ class OpenedModel:
     read_again_beyond: int | None
     narrows_late: bool
     plain_row: bool
-    made: MadeModel | None = None
+    made: UnwrittenFiles | None = None
 
     @property
     def device(self) -> torch.device:
@@ -82,14 +84,16 @@ class OpenedModel:
 class ModelFiles:
     """What the files of a model say of themselves, read and checked: the whole config, and every header.
 
-    `folder` is that of its files; where `gguf` is set, its file.
+    `folder` is that of its files; where `gguf` is set, its file. `made` speaks for files of weights that need not be
+    there; they would be in `weights_folder`, if that is set.
     """
 
     folder: Path
     config: PreTrainedConfig
     checkpoint: CheckpointFacts
-    made: MadeModel | None = None
+    made: UnwrittenFiles | None = None
     gguf: GgufModel | None = None
+    weights_folder: Path | None = None
 
     @property
     def config_file(self) -> Path:
@@ -183,7 +187,7 @@ def open_model(
     )
     facts, tokenizer = replace(description.facts, cache_format=cache_format), files.tokenizer()
     return OpenedModel(
-        folder=folder,
+        folder=files.weights_folder or folder,
         facts=facts,
         config=config,
         dtype=chosen,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from windlass.errors import StorageError
+from windlass.errors import StorageError, WindlassError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.extent import Extent
 from windlass.facts.piece import BLOCK
@@ -61,7 +61,10 @@ class Made(Protocol):
         """Whether the bytes of `file` are made."""
 
     def fill(self, file: str, offset: int, target: memoryview) -> None:
-        """Makes the bytes of `file` from `offset` on, as many as `target` has. Called by several threads."""
+        """Makes the bytes of `file` from `offset` on, as many as `target` has. Called by several threads.
+
+        Raises errors of the error tree, which come out where the bytes are waited for.
+        """
 
 
 class DiskReader:
@@ -169,8 +172,7 @@ class DiskReader:
             elif chunk.ticket.error is not None:
                 chunk.ticket.finish()
             elif self._made is not None and self._made.holds(chunk.file):
-                self._made.fill(chunk.file, chunk.offset, chunk.target[: chunk.need])
-                chunk.ticket.finish()
+                chunk.ticket.finish(_error_of_making(self._made, chunk))
             else:
                 self._serve_chunk(chunk)
 
@@ -243,6 +245,15 @@ class DiskReader:
             raise _unreadable(file, 0, error) from error
         self._descriptors.append(descriptor)
         return _Source(descriptor, direct)
+
+
+def _error_of_making(made: Made, chunk: _Chunk) -> WindlassError | None:
+    """Has a chunk made; returns what went wrong."""
+    try:
+        made.fill(chunk.file, chunk.offset, chunk.target[: chunk.need])
+    except WindlassError as error:
+        return error
+    return None
 
 
 def _read_on(source: _Source, chunk: _Chunk, done: int) -> int:
