@@ -213,6 +213,12 @@ TEXTS = [
         ("--against-quantization none is what", "runs with already", "name another one"),
     ),
     Wrong(
+        "format to compare with",
+        (*PPL, "-", "--against-quantization", "int3"),
+        2,
+        ("--against-quantization int3 is not known", "use int4 or int8"),
+    ),
+    Wrong(
         "plan for two", (*PPL, "-", "--against", "b", "--plan", "a"), 2, ("--plan a is for one model", "leave it out")
     ),
 ]
