@@ -23,6 +23,7 @@ from windlass.facts.weight_group import WeightGroup
 from windlass.kernels.quantiser import PACKINGS
 from windlass.memory.arena import Arena
 from windlass.memory.disk import DiskReader
+from windlass.memory.process_memory import return_free_memory
 from windlass.units import MIB, format_bytes
 
 LOG = logging.getLogger("windlass")
@@ -96,6 +97,7 @@ class PackedWhileLoading:
             work.source, work.to, format_bytes(work.nbytes), work.target,
         )  # fmt: skip
         quantize(work.source, work.target, work.to, self._on_progress)
+        return_free_memory()  # the plan that is about to be loaded counts on it
         self._written = True
 
     def remove(self) -> None:
