@@ -26,7 +26,7 @@ class JsonlAnswers:
         self._rows = self._bytes = 0
         self._safe: dict[str, object] = {"rows": 0, "bytes": 0, "tail": 0}
         self._touched = False  # by this job
-        self._named = self._existed  # and the name is on the disk
+        self._named = False  # on the disk, as far as this job has seen to it
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Takes all rows or, raising StorageError, none. Raises BrokenPipeError when a reader has gone."""
@@ -108,10 +108,14 @@ class JsonlAnswers:
             raise self._failure("cut", error) from error
 
     def _tail(self, nbytes: int) -> int:
+        """A checksum of the last bytes before a position."""
         if not self._regular:
             return 0
         begin = max(0, nbytes - _TAIL_BYTES)
-        return zlib.crc32(os.pread(self._file.fileno(), nbytes - begin, begin))
+        try:
+            return zlib.crc32(os.pread(self._file.fileno(), nbytes - begin, begin))
+        except OSError as error:
+            raise self._failure("read", error) from error
 
     def _failure(self, doing: str, error: OSError) -> StorageError:
         return StorageError(

@@ -95,6 +95,7 @@ class ParquetAnswers:
                     part.unlink()
             (self._folder / _TEMPORARY).unlink(missing_ok=True)
             sync_folder(self._folder)
+            sync_folder(self._folder.absolute().parent)
         except OSError as error:
             raise StorageError(
                 f"cannot remove old parts in {self.path}: {error.strerror}; see to the folder"
