@@ -156,4 +156,6 @@ def _fault(error: csv.Error) -> str:
         return "a quote is opened in this row and never closed; close it, and the rows after it are rows again"
     if "new-line character" in said:
         return "a carriage return stands outside quotes; end lines with a line feed, as with tr '\\r' '\\n'"
+    if "NUL" in said:  # Python 3.10 alone
+        return "a zero byte stands in the row; leave it out, or run a newer Python"
     return f"not CSV: {said}; write a quote inside a quoted text twice"
