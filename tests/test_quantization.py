@@ -50,7 +50,7 @@ def test_the_copy_is_made_once_and_answers_as_the_quantised_model_does(
         assert packed_sources(llm.opened.facts) == {"int4"} and llm.opened.facts.name == model
     (copy,) = cache.iterdir()
     size = (copy / "model.safetensors").stat().st_size
-    (said,) = caplog.messages
+    (said,) = (message for message in caplog.messages if "compiling kernels" not in message)
     assert f"the copy of {size / 1000:.0f} kB is kept in {copy}; remove that folder" in said
     before = copy.stat().st_mtime_ns
     caplog.clear()
