@@ -205,14 +205,14 @@ INLINE void fill_down(const struct product *job, struct tile *tile, int64_t n, i
     }
 }
 
+#define AWQ_PLACES(word) word, word + 4, word + 1, word + 5
+#define AWQ_SHIFTS 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12
 /* A word has eight rows of a column: lane n of a pair wants bits 16 (n % 2) + 4 (n / 2 % 4) of word n / 8. */
 INLINE pairs awq_pair(const uint8_t *first, const uint8_t *second, const struct codebook *book) {
 #if WIDE_LOOKUP
-    uint16_t place[32], shift[32];
-    for (int i = 0; i < 32; i++) {
-        place[i] = (uint16_t)(i % 2 * 4 + i / 16 * 2 + i / 2 % 2); /* word of 16 bits of both columns' */
-        shift[i] = (uint16_t)(i / 4 % 4 * 4);
-    }
+    /* Which of the words of 16 bits of both columns, and how far in it. */
+    static const uint16_t place[32] = {FOUR_OF(AWQ_PLACES(0)), FOUR_OF(AWQ_PLACES(2))};
+    static const uint16_t shift[32] = {AWQ_SHIFTS, AWQ_SHIFTS};
     __m128i both = _mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)first), _mm_loadl_epi64((const __m128i *)second));
     __m512i spread = _mm512_permutexvar_epi16(_mm512_loadu_si512(place), _mm512_castsi128_si512(both));
     __m512i code = _mm512_srlv_epi16(spread, _mm512_loadu_si512(shift));
@@ -227,13 +227,24 @@ INLINE pairs awq_pair(const uint8_t *first, const uint8_t *second, const struct 
     return both_of((wholes)code[0] - 8, (wholes)code[1] - 8);
 #endif
 }
+
+/* Lines of AWQ_LINE rows, one a column, are copied when the first of their rows is wanted: they lie so far apart that
+ * they would drive each other from the cache before the last is. */
+INLINE void copy_lines(struct tile *tile, const uint8_t *at, int64_t step, int64_t columns, int64_t left) {
+    if (tile->held == at) return;
+    tile->held = at;
+    for (int64_t c = 0; c < columns; c++, at += step) {
+        __builtin_prefetch(at + DEEP * BLOCK_COLUMNS * step, 0, 2);
+        if (left >= AWQ_LINE / 2) memcpy(tile->lines[c], at, AWQ_LINE / 2);
+        else memcpy(tile->lines[c], at, (size_t)left);
+    }
+}
 INLINE void fill_words_of_rows(const struct product *job, struct tile *tile, int64_t n, int side, int64_t k,
                                int64_t columns) {
-    int64_t step = job->outputs / 2;
-    const uint8_t *at = job->blocks + k * step + n / 2, *next = at + DEEP * BLOCK_COLUMNS * step;
+    int64_t step = job->outputs / 2, in_line = n % AWQ_LINE / 2, line = n / 2 - in_line;
+    if (in_line > (AWQ_LINE - BLOCK_ROWS) / 2) line += in_line, in_line = 0; /* the last rows may lie in two lines */
     struct codebook book = open_codebook(job->books, 4);
-    if (n % AWQ_LINE == 0)
-        for (int64_t c = 0; c < columns; c++) __builtin_prefetch(next + c * step, 0, 2);
+    copy_lines(tile, job->blocks + k * step + line, step, columns, step - line);
     for (int64_t c = 0; c < columns; c += 2)
-        tile->level[c / 2][side] = awq_pair(at + c * step, at + (c + 1) * step, &book);
+        tile->level[c / 2][side] = awq_pair(tile->lines[c] + in_line, tile->lines[c + 1] + in_line, &book);
 }

@@ -126,10 +126,13 @@ INLINE void multiply_few(const struct product *job, int64_t item, int rows, int 
     for (int r = 0; r < rows; r++) write(job, r, item * BLOCK_ROWS, total[r]);
 }
 
-/* Levels of SIDE times 16 rows by DEEP * 64 columns, with what they are scaled and moved by. */
+/* Levels of SIDE times 16 rows by DEEP * 64 columns, with what they are scaled and moved by. `lines` are codes that lie
+ * far apart in the matrix, copied from `held` on, for several tiles. */
 struct tile {
     pairs level[DEEP * PAIRS][SIDE];
     row scale[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE], offset[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE];
+    const uint8_t *held;
+    uint8_t lines[DEEP * BLOCK_COLUMNS][AWQ_LINE / 2] __attribute__((aligned(64)));
 };
 
 #include "foreign_tiles.h"
@@ -331,6 +334,7 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
     row total[MOST_TILES][GROUPS * FEW][SIDE] __attribute__((aligned(64)));
     struct runs runs = {0, width_of(job), format->shifted || job->foreign.zero_kind};
     (void)member;
+    tile.held = NULL;
     for (int64_t t = 0; t < tiles; t++) memset(total[t], 0, (size_t)(first_row(job, last) - begin) * sizeof *total[t]);
     for (int64_t b = 0; b < deep; b += DEEP) {
         int64_t count = lesser(deep - b, DEEP), each = BLOCK_COLUMNS / runs.width;
