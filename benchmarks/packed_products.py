@@ -140,6 +140,12 @@ def gptq(rows: int, columns: int, draw: torch.Generator, bits: int = 4) -> dict[
     }
 
 
+def in_any_order(rows: int, columns: int, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    """Act-order."""
+    groups = torch.randperm(columns, generator=draw) // GROUP
+    return {**gptq(rows, columns, draw), "groups": groups.int()}
+
+
 def packed_int(rows: int, columns: int, draw: torch.Generator, bits: int = 4) -> dict[str, torch.Tensor]:
     codes = any_words(rows, columns * bits // 32, draw=draw)
     return {"codes": codes, "scales": any_scales(rows, columns // GROUP, draw=draw)}
@@ -164,6 +170,7 @@ Parts = Callable[[int, int, torch.Generator], dict[str, torch.Tensor]]
 FOREIGN: dict[str, tuple[Packing, Parts]] = {
     "awq": (Packing("awq", 4, GROUP), awq),
     "gptq-int4": (Packing("gptq", 4, GROUP, options=(("zero_shift", 1),)), gptq),
+    "gptq-order": (Packing("gptq", 4, GROUP, options=(("zero_shift", 1),)), in_any_order),
     "gptq-int8": (Packing("gptq", 8, GROUP, options=(("zero_shift", 1),)), partial(gptq, bits=8)),
     "ct-int4": (Packing("packed-int", 4, GROUP), packed_int),
     "ct-int8": (Packing("packed-int", 8, GROUP), partial(packed_int, bits=8)),

@@ -40,11 +40,21 @@ def gptq_of(size: int, bits: int = 4, less: int = 1) -> Packing:
     return Packing("gptq", bits, size, options=(("zero_shift", less),))
 
 
+def uneven(rows: int, columns: int, draw: torch.Generator) -> Packed:
+    """GPTQ whose first four columns were moved to other groups, so that groups differ in size."""
+    raw = gptq(rows, columns, draw).raw
+    raw[".g_idx"][:4] = torch.tensor([3, 3, 3, 1])
+    matrix = matrix_of(gptq_packing(4, 1), Packed(raw, torch.empty(rows, columns)))
+    return Packed(raw, unpack_rows(matrix, 0, rows, torch.float32))
+
+
 CASES: dict[str, tuple[Packing, Pack]] = {
     "awq": (Packing("awq", 4, 32), awq),
     "awq, groups of 64": (Packing("awq", 4, 64), partial(awq, size=64)),
     "gptq": (gptq_packing(4, 1), partial(gptq, order="absent")),
     "gptq, groups of 64 named in order": (gptq_of(64), partial(gptq, size=64, order="plain")),
+    "gptq, act-order": (gptq_packing(4, 1), gptq),
+    "gptq of 8 bits, act-order": (gptq_of(64, bits=8), partial(gptq, bits=8, size=64)),
     "gptq_v2": (gptq_packing(4, 0), partial(gptq, less=0, order="plain")),
     "gptq of 8 bits": (gptq_packing(8, 1), partial(gptq, bits=8, order="absent")),
     "pack-quantized int4": (Packing("packed-int", 4, 32), packed_int),
@@ -109,15 +119,8 @@ def test_each_number_is_that_of_the_format_bit_by_bit(
 @pytest.mark.parametrize("columns", [32, 96, 160, 1056])
 def test_columns_that_fill_no_tile(library: ProductLibrary, columns: int) -> None:
     """Runs of 32, where 64 do not divide the columns or their groups."""
-    for case in (
-        "awq",
-        "gptq",
-        "gptq of 8 bits",
-        "pack-quantized int4",
-        "pack-quantized int8",
-        "fp8 by blocks",
-        "mxfp4",
-    ):
+    for case in ("awq", "gptq", "gptq, act-order", "gptq of 8 bits", "pack-quantized int4",
+                 "pack-quantized int8", "fp8 by blocks", "mxfp4"):  # fmt: skip
         matrix, numbers = drawn(case, 24, columns)
         assert torch.equal(numbers_by_products(library, matrix), numbers), case
 
@@ -215,14 +218,14 @@ def test_it_is_chosen_for_them(library: ProductLibrary, case: str) -> None:
 @pytest.mark.parametrize(
     ("packing", "shape", "pack"),
     [
-        (gptq_packing(4, 1), (96, 192), gptq),
+        (gptq_packing(4, 1), (96, 192), uneven),
         (gptq_packing(3, 1), (96, 192), partial(gptq, bits=3, order="absent")),
         (Packing("packed-int", 4, 32), (96, 192), partial(packed_int, shuffled=True)),
         (Packing("awq", 4, 48), (96, 192), partial(awq, size=48)),
         (Packing("packed-int", 4, 72), (96, 72), partial(packed_int, size=72)),
         (Packing("awq", 4, 32), (8, 192), awq),
     ],
-    ids=["act-order", "3 bits", "compressed act-order", "groups of 48", "72 columns", "8 rows"],
+    ids=["uneven groups", "3 bits", "compressed act-order", "groups of 48", "72 columns", "8 rows"],
 )
 def test_what_the_kernel_cannot_read_is_left_to_torch(
     library: ProductLibrary, packing: Packing, shape: tuple[int, int], pack: Pack

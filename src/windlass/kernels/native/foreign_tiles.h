@@ -191,12 +191,49 @@ INLINE void fill_along(const struct product *job, struct tile *tile, int64_t n, 
     }
 }
 
-/* Words of columns one below the other, rows side by side. */
+/* A code of each of two words, from bit `at` of the first and `then` of the second on. */
+INLINE pairs codes_of(pairs first, int at, pairs second, int then, const struct codebook *book, int bits,
+                      uint32_t flipped) {
+    if (bits == 8) {
+        const uint32_t top = 0xff000000u;
+        return both_of((wholes)((first ^ flipped) << (24 - at) & top), (wholes)((second ^ flipped) << (24 - then) & top));
+    }
+#if WIDE_LOOKUP
+    pairs codes = (first >> at & 0xffff) | second >> then << 16;
+    return (pairs)_mm512_permutexvar_epi16((__m512i)codes, book->part[0]);
+#else
+    (void)book;
+    return both_of((wholes)(first >> at & 15) - 8, (wholes)(second >> then & 15) - 8);
+#endif
+}
+/* Words of columns one below the other, rows side by side; columns in the order of their groups, as x is laid. */
+INLINE void fill_in_order(const struct product *job, struct tile *tile, int64_t n, int side, int64_t k, int64_t columns,
+                          int bits) {
+    const int32_t *order = job->foreign.order + k, per = 32 / bits;
+    const uint8_t *base = job->blocks + 4 * n;
+    int64_t step = 4 * job->outputs, ahead = lesser(16, columns - 2);
+    struct codebook book = open_codebook(job->books, bits);
+    for (int64_t c = 0; c < columns; c += 2) {
+        pairs word[2];
+        for (int i = 0; i < 2; i++) {
+            memcpy(word + i, base + order[c + i] / per * step, sizeof *word);
+            if (c + ahead < columns) __builtin_prefetch(base + order[c + ahead + i] / per * step, 0, 3);
+        }
+        tile->level[c / 2][side] = codes_of(word[0], order[c] % per * bits, word[1], order[c + 1] % per * bits, &book,
+                                            bits, (uint32_t)job->foreign.flipped);
+    }
+}
+
+/* The same, columns as they lie unless they have an order. */
 INLINE void fill_down(const struct product *job, struct tile *tile, int64_t n, int side, int64_t k, int64_t columns,
                       int bits) {
     int64_t step = 4 * job->outputs, per = 32 / bits, ahead = DEEP * BLOCK_COLUMNS / per * step;
     const uint8_t *at = job->blocks + k / per * step + 4 * n;
     struct codebook book = open_codebook(job->books, bits);
+    if (job->foreign.order) {
+        fill_in_order(job, tile, n, side, k, columns, bits);
+        return;
+    }
     for (int64_t c = 0; c < columns; c += per, at += step) {
         pairs word;
         memcpy(&word, at, sizeof word);

@@ -42,7 +42,9 @@ INLINE void lay_row(const struct product *job, int64_t row, given *to, float *su
     for (int64_t k = 0; k < columns; k += BLOCK_COLUMNS) {
         float numbers[BLOCK_COLUMNS] = {0};
         int count = (int)lesser(columns - k, BLOCK_COLUMNS);
-        for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + k + i, kind);
+        const int32_t *order = job->foreign.order;
+        if (order) for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + order[k + i], kind);
+        else for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + k + i, kind);
         for (int i = 0; i < PAIRS; i++, to += parts * step)
             lay_pair(numbers[2 * i], numbers[2 * i + 1], to, parts, step);
         for (int i = 0; i < BLOCK_COLUMNS; i += width, sums += step) {

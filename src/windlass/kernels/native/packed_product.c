@@ -33,9 +33,11 @@ enum { FEW = 4, SIDE = 1 };
 enum { AWQ_LINE = 128, MOST_TILES = AWQ_LINE / (SIDE * BLOCK_ROWS) }; /* rows whose codes of a column lie in 64 bytes */
 enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 2048, ALONE = 1 << 15 };
 
-/* Where other programs' scales and zeros lie: number `down` times the row plus `across` times the group of columns. */
+/* Where other programs' scales and zeros lie: number `down` times the row plus `across` times the group of columns.
+ * `order` has the columns as their groups follow each other, or is NULL where they do so anyway. */
 struct foreign {
     const void *scales, *zeros;
+    const int32_t *order;
     int64_t width, group, row_block, scale_kind, scale_down, scale_across, zero_kind, zero_down, zero_across;
     int64_t zero_shift, flipped; /* added to zeros; bits of a word of codes that are the other way round */
 };

@@ -17,7 +17,15 @@ import torch
 
 from windlass.kernels.encodings.blocks import BLOCK_BYTES, block_shape, codebooks
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.foreign import LAYOUTS, LEAST_ROWS, WAYS, ForeignJob, book_of, foreign_layout
+from windlass.kernels.native.foreign import (
+    LAYOUTS,
+    LEAST_ROWS,
+    WAYS,
+    ForeignJob,
+    ForeignLayout,
+    book_of,
+    foreign_layout,
+)
 from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 from windlass.kernels.native.rows import TYPES
 from windlass.kernels.packed_matrix import PackedMatrix
@@ -71,15 +79,15 @@ def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tenso
     if x.dtype not in library.dtypes:
         return native_product(library, matrix, x.float()).to(x.dtype)
     (outputs, columns), x = matrix.shape, x.contiguous()
-    # What torch would check itself: the kernel reads where it is told.
     assert x.shape == (len(x), columns) and x.device.type == "cpu"
     y = x.new_empty(len(x), outputs)
-    format, blocks, books, foreign = _lying(library, matrix)
+    layout = foreign_layout(matrix)
+    format, codes, books = _codes(library, matrix, layout)
     if not y.numel():
         return y
     job = ProductJob(
-        x.data_ptr(), blocks.data_ptr(), books.data_ptr(), y.data_ptr(), None,
-        KINDS[x.dtype], format, len(x), columns, outputs, threads_for(outputs * columns, len(x)), foreign,
+        x.data_ptr(), codes.data_ptr(), books.data_ptr(), y.data_ptr(), None, KINDS[x.dtype], format, len(x), columns,
+        outputs, threads_for(outputs * columns, len(x)), ForeignJob() if layout is None else layout.job(columns),
     )  # fmt: skip
     scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
     job.laid = scratch.data_ptr()
@@ -87,17 +95,20 @@ def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tenso
     return y
 
 
-def _lying(library: ProductLibrary, matrix: PackedMatrix) -> tuple[int, torch.Tensor, torch.Tensor, ForeignJob]:
-    """The number of its format, its codes, what they stand for, and where else to look."""
-    if matrix.packing.name in LAYOUTS:
-        layout = foreign_layout(matrix)
-        assert layout is not None, f"{matrix.packing.name} that is not as the kernel reads it"
-        job = layout.job(matrix.shape[1])
-        return library.formats[layout.way], matrix.parts["codes"], book_of(layout.way), job
+def _codes(
+    library: ProductLibrary, matrix: PackedMatrix, layout: ForeignLayout | None
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """The number of its format, its codes, and what they stand for.
+
+    What torch would check itself is checked here, since the kernel reads where it is told.
+    """
+    if layout is not None:
+        return library.formats[layout.way], matrix.parts["codes"], book_of(layout.way)
+    assert matrix.packing.name not in LAYOUTS, f"{matrix.packing.name} is not as the kernel reads it"
     blocks = matrix.parts["blocks"]
     assert blocks.device.type == "cpu" and blocks.is_contiguous()
     assert blocks.nbytes == packed_bytes(matrix) and library.multiplies(matrix)
-    return library.formats[matrix.packing.name], blocks, _books(), ForeignJob()
+    return library.formats[matrix.packing.name], blocks, _books()
 
 
 def packed_bytes(matrix: PackedMatrix) -> int:
