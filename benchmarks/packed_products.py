@@ -10,6 +10,7 @@ are of what torch reads from memory and multiplies in bfloat16 here, measured in
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -48,14 +49,14 @@ def main() -> None:
     )
     print(f"memory is read at {memory / 1e9:.1f} GB/s, bfloat16 is multiplied at {arithmetic / 1e9:.0f} GFLOP/s")
     print(
-        f"{'matrix':10s} {'way':10s} {'rows':>5s} {'ms':>8s} {'GB/s':>7s} {'%':>4s} {'GFLOP/s':>8s} {'%':>4s}"
+        f"{'matrix':11s} {'way':10s} {'rows':>5s} {'ms':>8s} {'GB/s':>7s} {'%':>4s} {'GFLOP/s':>8s} {'%':>4s}"
         f" {'Mweights/s':>10s}"
     )
 
     def say(name: str, way: str, rows: int, nbytes: int, seconds: float) -> None:
         read, done = nbytes / seconds, 2 * rows * shape[0] * shape[1] / seconds
         print(
-            f"{name:10s} {way:10s} {rows:5d} {seconds * 1e3:8.3f} {read / 1e9:7.1f} {100 * read / memory:4.0f}"
+            f"{name:11s} {way:10s} {rows:5d} {seconds * 1e3:8.3f} {read / 1e9:7.1f} {100 * read / memory:4.0f}"
             f" {done / 1e9:8.1f} {100 * done / arithmetic:4.0f}"
             f" {shape[0] * shape[1] / seconds / torch.get_num_threads() / 1e6:10.0f}",
             flush=True,
@@ -100,6 +101,7 @@ def random_matrix(name: str, rows: int, columns: int, seed: int) -> PackedMatrix
         return PackedMatrix(Packing(name, 4, 32, 1), (rows, columns), {"blocks": blocks})
     if name in FOREIGN:
         packing, parts = FOREIGN[name]
+        packing = replace(packing, group=packing.group or columns)
         return PackedMatrix(packing, (rows, columns), parts(rows, columns, draw))
     packing = {"int4": INT4, "int8": INT8}[name]
     high, deep, _ = block_shape(packing, rows, columns)
@@ -172,13 +174,13 @@ FOREIGN: dict[str, tuple[Packing, Parts]] = {
     "gptq-int4": (Packing("gptq", 4, GROUP, options=(("zero_shift", 1),)), gptq),
     "gptq-order": (Packing("gptq", 4, GROUP, options=(("zero_shift", 1),)), in_any_order),
     "gptq-int8": (Packing("gptq", 8, GROUP, options=(("zero_shift", 1),)), partial(gptq, bits=8)),
-    "ct-int4": (Packing("packed-int", 4, GROUP), packed_int),
-    "ct-int8": (Packing("packed-int", 8, GROUP), partial(packed_int, bits=8)),
-    "ct-bytes": (Packing("plain-int", 8, 4096), plain_int),
+    "packed-int4": (Packing("packed-int", 4, GROUP), packed_int),
+    "packed-int8": (Packing("packed-int", 8, GROUP), partial(packed_int, bits=8)),
+    "plain-int8": (Packing("plain-int", 8, 0), plain_int),
     "fp8": (Packing("fp8", 8, GROUP, options=(("row_block", GROUP),)), fp8),
     "mxfp4": (Packing("mxfp4", 4, 32), mxfp4),
 }
-"""Other programs' formats as their readers give them, groups of 128: "ct" are compressed-tensors'."""
+"""Other programs' formats as their readers give them, groups of 128, or a scale a row where that is 0."""
 
 
 def plain(rows: int, columns: int) -> Callable[[torch.Tensor], torch.Tensor]:
