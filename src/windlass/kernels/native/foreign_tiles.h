@@ -206,22 +206,22 @@ INLINE pairs codes_of(pairs first, int at, pairs second, int then, const struct 
     return both_of((wholes)(first >> at & 15) - 8, (wholes)(second >> then & 15) - 8);
 #endif
 }
-/* Words of columns one below the other, rows side by side; columns in the order of their groups, as x is laid. */
+/* Words of columns one below the other, rows side by side; columns in the order of their groups, as x is laid. Words are
+ * copied for a start: eight columns far from each other want the same. */
 INLINE void fill_in_order(const struct product *job, struct tile *tile, int64_t n, int side, int64_t k, int64_t columns,
                           int bits) {
     const int32_t *order = job->foreign.order + k, per = 32 / bits;
-    const uint8_t *base = job->blocks + 4 * n;
-    int64_t step = 4 * job->outputs, ahead = lesser(16, columns - 2);
+    int64_t step = 4 * job->outputs;
+    pairs *words = (pairs *)tile->words + side * job->columns / per;
     struct codebook book = open_codebook(job->books, bits);
-    for (int64_t c = 0; c < columns; c += 2) {
-        pairs word[2];
-        for (int i = 0; i < 2; i++) {
-            memcpy(word + i, base + order[c + i] / per * step, sizeof *word);
-            if (c + ahead < columns) __builtin_prefetch(base + order[c + ahead + i] / per * step, 0, 3);
+    if (k == 0)
+        for (int64_t i = 0; i < job->columns / per; i++) {
+            __builtin_prefetch(job->blocks + (i + 16) * step + 4 * n, 0, 3);
+            memcpy(words + i, job->blocks + i * step + 4 * n, sizeof *words);
         }
-        tile->level[c / 2][side] = codes_of(word[0], order[c] % per * bits, word[1], order[c + 1] % per * bits, &book,
-                                            bits, (uint32_t)job->foreign.flipped);
-    }
+    for (int64_t c = 0; c < columns; c += 2)
+        tile->level[c / 2][side] = codes_of(words[order[c] / per], order[c] % per * bits, words[order[c + 1] / per],
+                                            order[c + 1] % per * bits, &book, bits, (uint32_t)job->foreign.flipped);
 }
 
 /* The same, columns as they lie unless they have an order. */

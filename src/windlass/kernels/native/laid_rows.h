@@ -1,7 +1,8 @@
 /* x as it is multiplied: groups of up to FEW rows, (pairs of columns, parts, rows of the group).
  *
  * Rows are divided evenly, since a group of few rows leaves the processor waiting for its own sums. After all groups
- * come the sums over the columns that share a scale, (such runs, rows of the group) for each group.
+ * come the sums over the columns that share a scale, (such runs, rows of the group) for each group. What is left is
+ * each thread's own, for the words of columns that are wanted in another order.
  *
  * Included where `struct product` and `given` are known.
  */
@@ -16,6 +17,11 @@ INLINE given *group_at(const struct product *job, int64_t row) {
 INLINE float *sums_at(const struct product *job, int64_t row) {
     int64_t each = across(job->columns, BLOCK_COLUMNS) * (BLOCK_COLUMNS / width_of(job));
     return (float *)group_at(job, job->rows) + row * each;
+}
+
+INLINE uint8_t *words_of(const struct product *job, int64_t member) {
+    int64_t laid = across((char *)sums_at(job, job->rows) - (char *)job->laid, 64) * 64;
+    return (uint8_t *)job->laid + laid + member * (job->foreign.order ? SIDE * BLOCK_ROWS * job->columns : 0);
 }
 
 INLINE void lay_pair(float first, float second, given *to, int parts, int step) {

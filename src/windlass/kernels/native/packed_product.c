@@ -129,11 +129,13 @@ INLINE void multiply_few(const struct product *job, int64_t item, int rows, int 
 }
 
 /* Levels of SIDE times 16 rows by DEEP * 64 columns, with what they are scaled and moved by. `lines` are codes that lie
- * far apart in the matrix, copied from `held` on, for several tiles. */
+ * far apart in the matrix, copied from `held` on, for several tiles; `words` are those of all columns, (SIDE, such words)
+ * vectors, where columns have an order. */
 struct tile {
     pairs level[DEEP * PAIRS][SIDE];
     row scale[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE], offset[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE];
     const uint8_t *held;
+    uint8_t *words;
     uint8_t lines[DEEP * BLOCK_COLUMNS][AWQ_LINE / 2] __attribute__((aligned(64)));
 };
 
@@ -335,8 +337,7 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
     struct tile tile __attribute__((aligned(64)));
     row total[MOST_TILES][GROUPS * FEW][SIDE] __attribute__((aligned(64)));
     struct runs runs = {0, width_of(job), format->shifted || job->foreign.zero_kind};
-    (void)member;
-    tile.held = NULL;
+    tile.held = NULL, tile.words = words_of(job, member);
     for (int64_t t = 0; t < tiles; t++) memset(total[t], 0, (size_t)(first_row(job, last) - begin) * sizeof *total[t]);
     for (int64_t b = 0; b < deep; b += DEEP) {
         int64_t count = lesser(deep - b, DEEP), each = BLOCK_COLUMNS / runs.width;
@@ -372,5 +373,5 @@ EXPORT int64_t windlass_product_format(const char *name) {
 
 /* Bytes that a call needs for x as it is multiplied. */
 EXPORT int64_t windlass_product_scratch(const struct product *job) {
-    return (char *)sums_at(job, job->rows) - (char *)job->laid;
+    return words_of(job, job->threads) - (uint8_t *)job->laid;
 }
