@@ -171,7 +171,7 @@ def test_the_choice_says_which_instructions_or_why_not(library: ProductLibrary) 
     matrix = random_matrix(INT4, 32, 64)
     assert choose_packed(matrix, 1) == PackedChoice("fused", library.says)
     elsewhere = PackedMatrix(INT4, matrix.shape, {"blocks": matrix.parts["blocks"].to("meta")})
-    other = PackedMatrix(Packing("awq", 4, 128), matrix.shape, matrix.parts)
+    other = PackedMatrix(Packing("Q9_X", 4, 128), matrix.shape, matrix.parts)
     for choice in (choose_packed(elsewhere, 1), choose_packed(other, 1)):
         assert choice.name == "tiles" and "no kernel for" in choice.reason
 

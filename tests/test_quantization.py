@@ -89,7 +89,7 @@ def test_a_copy_is_made_once_where_weights_stream(
         assert tokens(llm) == expected and llm.report.bytes_read > 0
     (copy,) = cache.iterdir()
     size = (copy / "model.safetensors").stat().st_size
-    (said,) = caplog.messages
+    (said,) = (message for message in caplog.messages if "compiling kernels" not in message)
     assert f"the copy of {size / 1000:.0f} kB is kept in {copy}; remove that folder" in said
     before = copy.stat().st_mtime_ns
     caplog.clear()
