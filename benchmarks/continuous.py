@@ -27,7 +27,7 @@ from windlass.jobs.demo_checkpoint import write_checkpoint
 
 BLOCK = 32
 SHARED_TOKENS, SHARED_OUT = 1000, 64
-MEMORY = {"streamed": "1000MiB", "resident": "6GiB", "shared": "6GiB"}
+MEMORY = {"streamed": "1250MiB", "resident": "6GiB", "shared": "6GiB"}
 AIMS = {"streamed": 2.0, "resident": 1.4, "shared": 5.0}
 WAYS = {"streamed": ("fixed", "continuous"), "resident": ("fixed", "continuous"), "shared": ("apart", "shared")}
 VOCABULARY = 50257
@@ -74,7 +74,8 @@ def worked_examples(count: int) -> list[Row]:
 def measure(model: Path, case: str, way: str, count: int) -> dict[str, float]:
     """One way of one case, in this process."""
     rows = worked_examples(count) if case == "shared" else mixed_rows(count)
-    most = Workload(BLOCK, max(len(ids) for ids, _ in rows), max(out for _, out in rows))
+    lens = tuple(len(ids) + out - 1 for ids, out in rows)
+    most = Workload(count, max(len(ids) for ids, _ in rows), max(out for _, out in rows), reserved_lens=lens)
     with LLM(model, host_memory=MEMORY[case], block_size=BLOCK, enable_prefix_caching=way != "apart") as llm:
         plan = llm.prepare(most)
         begin = time.perf_counter()
