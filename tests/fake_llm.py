@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
-from windlass.errors import UsageError
+from windlass.errors import StorageError, UsageError
 from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
 from windlass.facts.plan import MemoryBill, Plan
 from windlass.facts.run_report import RunReport
@@ -28,9 +28,12 @@ class FakeTokenizer:
 
 
 class FakeLLM:
-    """Answers `x` once a pass for every sequence, max_tokens times; `ends_after` passes Ctrl-C is pressed."""
+    """Answers `x` once a pass for every sequence, max_tokens times; `ends_after` passes Ctrl-C is pressed.
 
-    def __init__(self, max_model_len: int = 64, ends_after: int | None = None) -> None:
+    Calls one after the other break off with a disk that fails after so many passes of `fails_after`.
+    """
+
+    def __init__(self, max_model_len: int = 64, ends_after: int | None = None, fails_after: Sequence[int] = ()) -> None:
         self.tokenizer = FakeTokenizer()
         self.opened = SimpleNamespace(facts=SimpleNamespace(max_model_len=max_model_len, vocab_size=256), made=None)
         self.default_sampling_params = SamplingParams(temperature=0.0)
@@ -38,7 +41,7 @@ class FakeLLM:
         self.plan = PLAN
         self.workloads: list[Workload] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
-        self._ends_after = ends_after
+        self._ends_after, self._fails_after = ends_after, list(fails_after)
         self._next_request = 7  # the engine does not begin at 0 when it has answered before
 
     def check(self, sampling_params: SamplingParams) -> None:
@@ -58,9 +61,12 @@ class FakeLLM:
         self, prompts: Sequence[Mapping[str, list[int]]], params: Sequence[SamplingParams]
     ) -> Iterator[RequestOutput]:
         self.asked = [(prompt["prompt_token_ids"], each) for prompt, each in zip(prompts, params, strict=True)]
+        fails_after = self._fails_after.pop(0) if self._fails_after else None
         for done in range(1, max(each.max_tokens or 1 for each in params) + 1):
             if self._ends_after is not None and done > self._ends_after:
                 raise KeyboardInterrupt
+            if fails_after is not None and done > fails_after:
+                raise StorageError("model.safetensors cannot be read at byte 0: Input/output error")
             for number, (prompt, each) in enumerate(self.asked):
                 if done <= (each.max_tokens or 1):
                     yield self._output(self._next_request + number, prompt, each, done)

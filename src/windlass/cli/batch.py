@@ -2,13 +2,16 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from windlass.cli.batch_job import BatchJob
 from windlass.cli.budget_flags import BudgetFlags, ModelName
 from windlass.cli.display import Display, display
 from windlass.cli.exits import FAILED, INTERRUPTED
+from windlass.cli.job_flags import JobFlags
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
@@ -19,7 +22,8 @@ from windlass.facts.batch_answer import refusal
 from windlass.facts.batch_row import BadRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.jobs.answer_file import AnswerFile, check_apart
-from windlass.jobs.question_file import Row, read_rows
+from windlass.jobs.batch.place import JobPlace
+from windlass.jobs.question_file import QuestionFile, Row, read_rows, refuse_folder
 
 EXAMPLES = (
     "windlass batch ./model -i prompts.jsonl -o answers.jsonl --host-memory 4GiB",
@@ -40,22 +44,55 @@ def batch(
     ],
     sampling: SamplingFlags,
     output: OutputFlags,
+    job: JobFlags,
     budget: BudgetFlags,
     timeline: TimelineFlags,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
-    ] = False,
 ) -> None:
     """Answer a file of prompts.
 
     Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row and the others are answered. Sampling
-    flags are for what a row leaves open. A dash in place of a file is standard input or output.
+    flags are for what a row leaves open. A job that was stopped or killed goes on where it was when the same command is
+    given again; `windlass jobs` shows how it stands. A dash in place of a file is standard input or output; such a
+    batch cannot be taken up again.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
     timeline.check()
-    rows = read_rows(source)
+    if _is_piped(source, target):
+        _batch_once(model, read_rows(source), target, sampling, output, job.overwrite, budget, timeline)
+        return
+    refuse_folder(source)
+    _refuse_target_folder(target)
+    work = BatchJob(model, QuestionFile(Path(source)), Path(target), sampling, output, budget, timeline, job)
+    if work.has_a_good_row() or JobPlace(Path(target)).journal.exists():
+        work.run()
+    else:
+        _batch_once(model, read_rows(source), target, sampling, output, job.overwrite, budget, timeline)
+
+
+def _is_piped(source: str, target: str) -> bool:
+    """Whether one end cannot be come back to: a pipe, a device."""
+    ends = (Path(source), Path(target))
+    return "-" in (source, target) or any(end.exists() and not (end.is_file() or end.is_dir()) for end in ends)
+
+
+def _refuse_target_folder(target: str) -> None:
+    if Path(target).is_dir():
+        raise UsageError(f"{target} is a folder; name a file, as in {target.rstrip('/')}/answers.jsonl")
+
+
+def _batch_once(
+    model: str,
+    rows: list[Row],
+    target: str,
+    sampling: SamplingFlags,
+    output: OutputFlags,
+    overwrite: bool,
+    budget: BudgetFlags,
+    timeline: TimelineFlags,
+) -> None:
+    """Without a journal."""
     with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
         try:
             with timeline.recording(model, screen) as trace:
