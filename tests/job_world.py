@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,7 +92,7 @@ class JobWorld:
             work = Work(
                 "model", QuestionFile(self.source), identity, defaults, 0, self.settings, self.window, wait_scale=0.0
             )  # fmt: skip
-            outbox = Outbox(journal, LinesOutput(self.target), self.settings.order, self.said.append)
+            outbox = Outbox(journal, partial(LinesOutput, self.target), self.settings.order, self.said.append)
             doors = Doors(lambda lines: None, self.said.append, stopped)
             run = Run(cast(LLM, llm), work, journal, outbox, Meter(lambda event: None), doors)
             return run.run(), run.summary()

@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class BatchJob:
             orders = work.Work(
                 self.model, self.source, identity, defaults, self.budget.seed, self.flags.settings
             )  # fmt: skip
-            outbox = Outbox(journal, LinesOutput(self.target), self.flags.order, _warn)
+            outbox = Outbox(journal, partial(LinesOutput, self.target), self.flags.order, _warn)
             with JobStop() as stop:
                 doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))
                 run = work.Run(llm, orders, journal, outbox, meter, doors)

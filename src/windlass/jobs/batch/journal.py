@@ -145,6 +145,13 @@ class Journal:
         """Place and line of rows in the order in which they were finished, behind the place `after`."""
         return [(place, json.loads(line)) for place, line in self._ask(schema.BY_PLACE, after, most)]
 
+    def nth(self, count: int, by_number: bool) -> int:
+        """The number, or else the place, of the last of the first `count` rows in that order; 0 for none."""
+        if not count:
+            return 0
+        found = self._ask(schema.NTH_NUMBER if by_number else schema.NTH_PLACE, count - 1)
+        return int(found[0][0]) if found else 0
+
     def counts(self) -> Counts:
         """Of the rows that are known."""
         by_state = dict(self._ask(schema.COUNTS))

@@ -23,7 +23,6 @@ class Ledger:
         self._kept_at: dict[int, int] = {}
         self._finished: dict[int, tuple[Finished, int]] = {}
         self._begun: dict[int, Tokens] = {}
-        self._resumed = False
 
     def ask(self, asks: Iterator[Ask]) -> Iterator[Ask]:
         """The same, noted as they go by."""
@@ -50,10 +49,10 @@ class Ledger:
             self._kept_at[number] = count
             self._begun[number] = tokens
 
-    def write(self, sure: bool = False) -> None:
-        """Everything taken is on the disk in the journal, then what its turn has come in the output; `sure`: there too.
+    def write(self, finish: bool = False) -> None:
+        """Everything taken is on the disk in the journal, then what its turn has come in the output.
 
-        Raises StorageError; nothing is lost by it, and it can be called again.
+        With `finish` it is on the disk there too. Raises StorageError; nothing is lost by it, and it may be called again.
         """
         if self._finished or self._begun:
             rows = [row for row, _ in self._finished.values()]
@@ -64,13 +63,10 @@ class Ledger:
             self._finished.clear()
             self._begun.clear()
             self._meter.finished(len(rows), 0, tokens)
-        if not self._resumed:
-            self._outbox.resume()
-        self._resumed = False
-        self._outbox.deliver()
-        if sure:
-            self._outbox.make_sure()
-        self._resumed = True
+        if finish:
+            self._outbox.finish()
+        else:
+            self._outbox.deliver()
 
 
 def _has_logprobs(output: RequestOutput) -> bool:

@@ -15,22 +15,22 @@ TAIL = 4096
 
 
 class Output(Protocol):
-    """Takes lines. All methods raise StorageError, after which `rewind` finds the way on."""
+    """Takes rows in the order in which they are appended; each method raises StorageError."""
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Adds rows. They are whole, or, where it raises, cut off again by what follows."""
+        """Takes all of the rows or, where it raises, none."""
 
     def sync(self) -> None:
-        """What was added is on the disk."""
+        """What is written is on the disk, and `position` counts it."""
 
-    def position(self) -> Position:
-        """How far it has come, in values that JSON can hold."""
+    def position(self) -> dict[str, object]:
+        """How far it is known good, as JSON can hold it: `rows` of them, the rest is for `rewind` alone."""
 
-    def rewind(self, position: Position | None) -> None:
-        """Drops what came behind a position; None is the beginning. Raises StorageError where that is not there."""
+    def rewind(self, position: Position) -> None:
+        """Drops what came behind a position. Raises StorageError where something else is there."""
 
     def close(self) -> None:
-        """Lets go of it."""
+        """Writes what waits, and syncs."""
 
 
 class LinesOutput:
@@ -39,7 +39,8 @@ class LinesOutput:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = -1
-        self._bytes = 0
+        self._rows = self._bytes = 0
+        self._safe: dict[str, object] = {"rows": 0, "bytes": 0, "tail": ""}
 
     def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Writes behind what is good; what a failed writing left there is cut off first."""
@@ -55,7 +56,7 @@ class LinesOutput:
                 rest, at = rest[done:], at + done
         except OSError as error:
             raise self._refusal("written", error) from error
-        self._bytes += len(lot)
+        self._rows, self._bytes = self._rows + len(rows), self._bytes + len(lot)
 
     def sync(self) -> None:
         """On the disk, and under its name: a file that somebody took away would be lost with the job."""
@@ -64,30 +65,36 @@ class LinesOutput:
                 return
             os.fsync(self._file)
             here, there = os.fstat(self._file), os.stat(self.path)
+            tail = _tail(self._file, self._bytes)
         except OSError as error:
             raise self._refusal("written", error) from error
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
             raise StorageError(f"{self.path} was replaced by another file")
+        self._safe = {"rows": self._rows, "bytes": self._bytes, "tail": tail}
 
-    def position(self) -> Position:
-        """Bytes, and a hash of the last of them."""
-        try:
-            return {"bytes": self._bytes, "tail": _tail(self._file, self._bytes) if self._file >= 0 else ""}
-        except OSError as error:
-            raise self._refusal("read", error) from error
+    def position(self) -> dict[str, object]:
+        """Rows and bytes, and a hash of the last of these."""
+        return dict(self._safe)
 
-    def rewind(self, position: Position | None) -> None:
+    def rewind(self, position: Position) -> None:
         """Raises StorageError for a file that is shorter than it was, or ends otherwise there."""
-        self.close()
-        if position is None or not position["bytes"]:
-            self._bytes = 0
-            return
-        good = position["bytes"]
-        assert isinstance(good, int)
+        self._let_go()
+        rows, good = position["rows"], position["bytes"]
+        assert isinstance(rows, int) and isinstance(good, int)
+        if good:
+            self._go_back(good, position["tail"])
+        self._rows, self._bytes, self._safe = rows, good, dict(position)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self.sync()
+        self._let_go()
+
+    def _go_back(self, good: int, tail: object) -> None:
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             size = os.fstat(self._file).st_size
-            same = size >= good and _tail(self._file, good) == position["tail"]
+            same = size >= good and _tail(self._file, good) == tail
             if same:
                 os.ftruncate(self._file, good)
         except OSError as error:
@@ -96,10 +103,8 @@ class LinesOutput:
             raise StorageError(f"{self.path} has {size} bytes, {good} were written")
         if not same:
             raise StorageError(f"{self.path} was changed since it was written")
-        self._bytes = good
 
-    def close(self) -> None:
-        """Lets go of the file."""
+    def _let_go(self) -> None:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1

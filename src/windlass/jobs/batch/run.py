@@ -86,7 +86,7 @@ class Run:
         finally:
             # Whatever ends it, the last answers are whole; nobody waits for a disk now.
             with suppress(StorageError):
-                self._ledger.write(sure=True)
+                self._ledger.write(finish=True)
                 self._journal.keep(state=ending, wish=None, progress=self._meter.progress.as_dict())
         self._check_errors()
         return ending
@@ -124,7 +124,7 @@ class Run:
             asks, stream = self._ledger.ask(feed.within(workload)), work.settings.checkpoint_every is not None
             for number, output in answered(self._llm, asks, workload, work.seed, stream, self._pass_is_over):
                 self._ledger.take(number, output)
-        self._patience.persist(partial(self._ledger.write, sure=True))
+        self._patience.persist(partial(self._ledger.write, finish=True))
         return not self._ends()
 
     def _made_ready(self, feed: Feed, intake: Intake) -> Workload:

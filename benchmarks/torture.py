@@ -1,0 +1,241 @@
+"""A job that is killed, runs out of disk and cannot read its model ends with the tokens of an undisturbed one.
+
+    python -m benchmarks torture                       # 200 rows, 30 kills, on the model in the box, float32
+    python -m benchmarks torture --rows 40 --kills 5
+
+Every start is a process of its own, and the killing is SIGKILL at random instants. The full disk is a tmpfs where one
+may be mounted, else the part is left out; so is that of read errors where there is no strace to inject them. Prints
+what happened, and ends with 1 where a row is missing, there twice, or has other tokens.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ENVIRONMENT, machine
+from windlass.jobs.batch.place import JobPlace
+from windlass.jobs.demo_verse import OPENINGS, SPEAKERS
+from windlass.packaged_model import packaged_model_folder
+
+POLL = 0.002
+"""Seconds between two looks at the journal."""
+FLAGS = ("--dtype", "float32", "--device", "cpu", "--checkpoint-every", "8")
+READ_ERRORS = ("strace", "-f", "-qqq", "-o", os.devnull, "-P")
+INJECTED = ("-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO:when=60+400")
+
+
+@dataclass
+class Job:
+    """A batch of `source` into `target`; what its processes said is in `said`."""
+
+    source: Path
+    target: Path
+    flags: tuple[str, ...] = FLAGS
+    before: tuple[str, ...] = ()
+    said: list[str] = field(default_factory=list)
+
+    def start(self) -> "subprocess.Popen[str]":
+        """One process; standard error goes to a file that grows."""
+        command = [*self.before, sys.executable, "-m", "windlass", "batch", str(packaged_model_folder())]
+        command += ["-i", str(self.source), "-o", str(self.target), *self.flags]
+        number, name = tempfile.mkstemp(suffix=".log")
+        self._log = Path(name)
+        with os.fdopen(number, "w") as log:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, text=True, env=ENVIRONMENT)
+
+    def log(self) -> str:
+        """What the process at work has said, without its progress."""
+        lines = self._log.read_text().splitlines()
+        return "\n".join(line for line in lines if not line.startswith('{"event"'))
+
+    def ended(self, process: "subprocess.Popen[str]") -> int:
+        """Its exit code, once it has ended."""
+        code = process.wait()
+        self.said.append(self.log())
+        self._log.unlink()
+        return code
+
+    def finish(self) -> None:
+        """Starts it and waits. Raises SystemExit where it fails."""
+        code = self.ended(self.start())
+        if code:
+            raise SystemExit(f"the job ended with {code}:\n{self.said[-1]}")
+
+    def finished_rows(self) -> int:
+        """Rows with a line in the journal; 0 before there is one."""
+        journal = JobPlace(self.target).journal
+        if not journal.exists():
+            return 0
+        connection = sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            return int(connection.execute("SELECT COUNT(*) FROM entry WHERE state > 0").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # it is being made
+        finally:
+            connection.close()
+
+    def tokens(self) -> dict[str, list[int]]:
+        """The tokens of each row. Raises SystemExit where a row is torn or there twice."""
+        rows = [json.loads(line) for line in self.target.read_text().splitlines()]
+        twice = [name for name, count in Counter(row["custom_id"] for row in rows).items() if count > 1]
+        if twice:
+            raise SystemExit(f"{len(twice)} rows are there twice: {twice[:5]}")
+        return {row["custom_id"]: row["response"]["body"]["choices"][0]["token_ids"] for row in rows}
+
+
+def write_questions(path: Path, rows: int, draw: random.Random) -> None:
+    """Verse to go on with; every tenth answer is sampled, without a seed of its own."""
+    with path.open("w") as file:
+        for number in range(rows):
+            head = f"{draw.choice(SPEAKERS)}:\n{draw.choice(OPENINGS)}"
+            row: dict[str, Any] = {"custom_id": f"row-{number}", "prompt": head + " and" * draw.randrange(12)}
+            row |= {"max_tokens": draw.randint(4, 64), "return_token_ids": True}
+            row |= {"temperature": 0.8} if number % 10 == 9 else {"temperature": 0}
+            file.write(json.dumps(row) + "\n")
+
+
+def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> bool:
+    """Whether it happened before the process ended."""
+    while process.poll() is None:
+        if happened():
+            return True
+        time.sleep(POLL)
+    return False
+
+
+def kill_again_and_again(job: Job, rows: int, kills: int, draw: random.Random) -> tuple[int, list[int]]:
+    """Kills of processes at work, and how many rows were finished at each."""
+    at: list[int] = []
+    while len(at) < kills:
+        done = job.finished_rows()
+        most = max(1, 2 * (rows - done) // (kills - len(at) + 1))
+        wanted, later = done + draw.randint(0, most), draw.uniform(0, 0.3)
+        # Every fourth process is killed while it opens or loads.
+        early = time.monotonic() + draw.uniform(0.5, 6) if draw.random() < 0.25 else None
+        process = job.start()
+        begun = early is None
+
+        def is_due(wanted: int = wanted, early: float | None = early) -> bool:
+            return time.monotonic() > early if early is not None else job.finished_rows() >= wanted > 0
+
+        if not wait_for(process, is_due):
+            if job.ended(process):
+                raise SystemExit(f"the job failed:\n{job.said[-1]}")
+            return len(at), at
+        time.sleep(later if begun else 0.0)
+        process.kill()
+        if job.ended(process) == -9:
+            at.append(job.finished_rows())
+    return len(at), at
+
+
+@contextmanager
+def small_disk(nbytes: int) -> Iterator[Path | None]:
+    """A tmpfs of so many bytes; None where none may be mounted."""
+    folder = Path(tempfile.mkdtemp(prefix="windlass-small-"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={nbytes}", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield folder if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+def fill_the_disk(job: Job, ballast: Path, pauses: int) -> int:
+    """How often the job paused on a full disk: `pauses` times at least, before it gets room; it is killed in the first."""
+    process = job.start()
+    if wait_for(process, lambda: "paused: " in job.log()):
+        process.kill()
+    job.ended(process)
+    process = job.start()
+    wait_for(process, lambda: job.log().count("paused: ") >= pauses)
+    ballast.unlink()
+    if job.ended(process):
+        raise SystemExit(f"the job failed:\n{job.said[-1]}")
+    return sum(said.count("paused: ") for said in job.said)
+
+
+def streaming_budget(job: Job) -> str:
+    """A budget under which the weights are read in every pass."""
+    refused = Job(job.source, job.target.with_suffix(".refused"), (*job.flags, "--host-memory", "400MiB"))
+    refused.ended(refused.start())
+    needed = re.search(r"needs (\d+) MiB", refused.said[-1])
+    if needed is None:
+        raise SystemExit(f"no budget was refused:\n{refused.said[-1]}")
+    return f"{int(needed[1]) + 4}MiB"
+
+
+def compared(name: str, job: Job, right: dict[str, list[int]]) -> None:
+    """Raises SystemExit where the rows are not those of the undisturbed run."""
+    found = job.tokens()
+    missing = right.keys() - found.keys()
+    other = [row for row, tokens in found.items() if right.get(row) != tokens]
+    if missing or other:
+        raise SystemExit(f"{name}: {len(missing)} rows are missing, {len(other)} have other tokens: {other[:5]}")
+    print(f"{name}: {len(found)} rows, each once, with the tokens of an undisturbed run", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    draw = random.Random(given.seed)
+    print(machine())
+    with tempfile.TemporaryDirectory(prefix="windlass-torture-") as name:
+        folder = Path(name)
+        source = folder / "questions.jsonl"
+        write_questions(source, given.rows, draw)
+        calm = Job(source, folder / "calm.jsonl")
+        start = time.monotonic()
+        calm.finish()
+        right = calm.tokens()
+        print(f"undisturbed: {len(right)} rows in {time.monotonic() - start:.0f} s", flush=True)
+
+        killed = Job(source, folder / "killed.jsonl", (*FLAGS, "--block-size", "8"))
+        start = time.monotonic()
+        kills, at = kill_again_and_again(killed, given.rows, given.kills, draw)
+        killed.finish()
+        print(f"{kills} kills, with so many rows finished: {at}; {time.monotonic() - start:.0f} s in all")
+        compared("killed", killed, right)
+
+        with small_disk(1 << 20) as disk:
+            if disk is None:
+                print("full disk: left out, nothing may be mounted here")
+            else:
+                ballast = disk / "ballast"
+                ballast.write_bytes(bytes((1 << 20) - (200 << 10)))
+                full = Job(source, disk / "full.jsonl", (*FLAGS, "--block-size", "8"))
+                print(f"{fill_the_disk(full, ballast, 3)} pauses on a full disk, killed once")
+                compared("full disk", full, right)
+
+        if shutil.which("strace") is None:
+            print("read errors: left out, there is no strace here")
+            return
+        weights = str(packaged_model_folder() / "model.safetensors")
+        flags = (*FLAGS, "--host-memory", streaming_budget(calm))
+        errors = Job(source, folder / "errors.jsonl", flags, (*READ_ERRORS, weights, *INJECTED))
+        errors.finish()
+        print(f"{errors.said[-1].count('Input/output error')} read errors injected into the model's file ({flags[-1]})")
+        compared("read errors", errors, right)
+
+
+if __name__ == "__main__":
+    main()
