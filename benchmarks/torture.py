@@ -158,7 +158,7 @@ def small_disk(nbytes: int) -> Iterator[Path | None]:
 
 
 def fill_the_disk(job: Job, ballast: Path, pauses: int) -> int:
-    """How often the job paused on a full disk: `pauses` times at least, before it gets room; it is killed in the first."""
+    """How often the job paused on a full disk: it is killed in the first pause, and gets room after `pauses` more."""
     process = job.start()
     if wait_for(process, lambda: "paused: " in job.log()):
         process.kill()

@@ -31,6 +31,7 @@ from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
 from windlass.jobs.batch.output import LinesOutput
+from windlass.jobs.batch.patience import Patience
 from windlass.jobs.batch.place import JobPlace, OpenJob
 from windlass.jobs.batch.registry import Registry
 from windlass.jobs.question_file import QuestionFile, no_rows
@@ -74,10 +75,15 @@ class BatchJob:
             raise no_rows(self.source.describe())
 
     def _make_room(self, job: OpenJob) -> None:
-        """Raises UsageError for a file that is there and belongs to no job, unless it may be replaced."""
-        known = job.journal
-        if known is not None:
-            if self.flags.restart or (self.flags.overwrite and known.fact("state") == DONE):
+        """Raises UsageError for a file that is there and belongs to no job, unless it may be replaced.
+
+        A job that was begun waits for its disk; a new one would fail at once.
+        """
+        if job.is_begun and self.flags.restart:
+            job.drop()
+        elif job.is_begun:
+            known = Patience(None, _warn, lambda: False).persist(job.begin)
+            if self.flags.overwrite and known.fact("state") == DONE:
                 job.drop()
         elif self.target.exists() and not self.flags.overwrite:
             raise UsageError(f"{self.target} exists and no job here wrote it; name another file, or pass --overwrite")

@@ -52,7 +52,7 @@ class Ledger:
     def write(self, finish: bool = False) -> None:
         """Everything taken is on the disk in the journal, then what its turn has come in the output.
 
-        With `finish` it is on the disk there too. Raises StorageError; nothing is lost by it, and it may be called again.
+        With `finish` it is on the disk there too. Raises StorageError; nothing is lost, and it may be called again.
         """
         if self._finished or self._begun:
             rows = [row for row, _ in self._finished.values()]

@@ -30,8 +30,8 @@ class JobLock:
                         "cancel` or Ctrl-C, and start again"
                     )
                 time.sleep(_BETWEEN)
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            # Written before it is cut: on a full disk there is room for it where the last one stood.
+            os.ftruncate(self._file, os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0))
         except OSError as error:
             self._close()
             raise StorageError(

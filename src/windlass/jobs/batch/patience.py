@@ -34,13 +34,13 @@ class Waits:
 
 
 class Patience:
-    """`warn` is told of each pause and of its end; a pause ends early when `stopped`. The journal shows it, if it can.
+    """`warn` is told of each pause, which ends early when `stopped`; a journal that there is shows it, if it can.
 
     `scale` multiplies every wait.
     """
 
     def __init__(
-        self, journal: Journal, warn: Callable[[str], None], stopped: Callable[[], bool], scale: float = 1.0
+        self, journal: Journal | None, warn: Callable[[str], None], stopped: Callable[[], bool], scale: float = 1.0
     ) -> None:
         self._journal, self._warn, self._stopped, self._scale = journal, warn, stopped, scale
 
@@ -70,5 +70,6 @@ class Patience:
         return not self._stopped()
 
     def _show(self, state: str) -> None:
-        with suppress(StorageError):
-            self._journal.keep(state=state)
+        if self._journal is not None:
+            with suppress(StorageError):
+                self._journal.keep(state=state)

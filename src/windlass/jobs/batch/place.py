@@ -41,7 +41,7 @@ class JobPlace:
 
 
 class OpenJob:
-    """A job that is this process's alone, in a `with`; `journal` is there once it has been begun.
+    """A job that is this process's alone, in a `with`.
 
     A job that was never begun leaves nothing behind. Raises UsageError where another process has it, StorageError.
     """
@@ -49,7 +49,7 @@ class OpenJob:
     def __init__(self, place: JobPlace) -> None:
         self.place = place
         self._stack = ExitStack()
-        self.journal: Journal | None = None
+        self._journal: Journal | None = None
 
     def __enter__(self) -> "OpenJob":
         folder = self.place.folder
@@ -69,8 +69,6 @@ class OpenJob:
             self._remove_unused()
             raise
         self._stack.callback(self._remove_unused)
-        if self.place.journal.exists():
-            self.begin()
         return self
 
     def __exit__(self, *ending: object) -> None:
@@ -78,15 +76,20 @@ class OpenJob:
 
     def begin(self) -> Journal:
         """Opens the journal, a new one where there is none."""
-        if self.journal is None:
-            self.journal = self._stack.enter_context(Journal(self.place.journal))
-        return self.journal
+        if self._journal is None:
+            self._journal = self._stack.enter_context(Journal(self.place.journal))
+        return self._journal
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.place.journal.exists()
 
     def drop(self) -> None:
         """Forgets all that was answered. Raises StorageError."""
-        if self.journal is not None:
-            self.journal.close()
-            self.journal = None
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
         try:
             for file in sorted(self.place.folder.glob(f"{self.place.journal.name}*")):
                 file.unlink()
@@ -94,7 +97,7 @@ class OpenJob:
             raise StorageError(f"cannot remove {self.place.journal}: {error.strerror}; remove it yourself") from error
 
     def _remove_unused(self) -> None:
-        if not self.place.journal.exists():
+        if not self.is_begun:
             with suppress(OSError):
                 self.place.lock.unlink(missing_ok=True)
                 self.place.folder.rmdir()

@@ -74,7 +74,7 @@ class Run:
 
         Raises UsageError where the input is not what it was, RequestError where more rows are refused than may be.
         """
-        self._journal.keep(state=RUNNING, wish=None)
+        self._patience.persist(partial(self._journal.keep, state=RUNNING, wish=None))
         counts = self._journal.counts()
         self._meter.begin(counts.finished, counts.refused, self._work.source.count())
         ending = STOPPED
