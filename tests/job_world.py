@@ -90,8 +90,8 @@ class JobWorld:
             identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults))
             agree(journal, identity)
             work = Work(
-                "model", QuestionFile(self.source), identity, defaults, 0, self.settings, self.window, wait_scale=0.0
-            )  # fmt: skip
+                "model", QuestionFile(self.source), identity, defaults, self.settings, self.window, wait_scale=0.0
+            )
             outbox = Outbox(journal, partial(LinesOutput, self.target), self.settings.order, self.said.append)
             doors = Doors(lambda lines: None, self.said.append, stopped)
             run = Run(cast(LLM, llm), work, journal, outbox, Meter(lambda event: None), doors)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.output import LinesOutput
 from windlass.jobs.batch.patience import Waits
 from windlass.jobs.batch.place import JobPlace, OpenJob
+from windlass.jobs.question_file import QuestionFile
 
 LENGTHS = (5, 1, 3, 1, 4, 2)
 BEGUN = (1, 5, 3, 1, 4, 2)
@@ -79,10 +80,38 @@ class TestWhatIsAsked:
         world.ask(b'{"custom_id": "\\ud800", "prompt": "Hi", "max_tokens": 1}').start()
         assert world.written()[0]["custom_id"] == "\ud800"
 
-    def test_a_file_is_read_a_window_at_a_time(self, tmp_path: Path) -> None:
-        world = JobWorld(tmp_path, window=3)
-        world.ask(*asks([1 + n % 5 for n in range(20)])).start()
-        assert world.texts() == [text(1 + n % 5) for n in range(20)]
+    def test_a_file_is_read_a_window_at_a_time_and_only_as_answers_are_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world, read, most, rows = JobWorld(tmp_path, window=3), [0], [0], QuestionFile.rows
+
+        def counted(self: QuestionFile) -> Iterator[Any]:
+            for row in rows(self):
+                read[0] += 1
+                yield row
+
+        def finish(self: Journal, done: Any = (), *arguments: Any, **facts: Any) -> None:
+            most[0] = max(most[0], read[0] - self.counts().finished)
+            keep(self, done, *arguments, **facts)
+
+        keep = Journal.finish
+        monkeypatch.setattr(QuestionFile, "rows", counted)
+        monkeypatch.setattr(Journal, "finish", finish)
+        world.ask(*asks([1 + n % 5 for n in range(40)])).start(FakeLLM(block_size=2))
+        assert world.texts() == [text(1 + n % 5) for n in range(40)]
+        assert most[0] <= 2 + 2 * 3  # the block, and the window at hand and the next
+
+    def test_a_longer_row_further_on_has_the_model_loaded_for_it(self, tmp_path: Path) -> None:
+        world, llm = JobWorld(tmp_path, window=2), FakeLLM()
+        world.ask(*asks((3, 2, 1, 2, 9, 1, 4)), {"prompt": "x" * 40, "max_tokens": 1}).start(llm)
+        assert world.texts()[-2:] == ["xxxx", "x"]
+        assert [(work.prompt_len, work.gen_len) for work in llm.workloads] == [(2, 3), (2, 9), (40, 9)]
+
+    def test_a_row_that_fits_the_model_at_its_full_length_fits_whatever_was_before(self, tmp_path: Path) -> None:
+        world, llm = JobWorld(tmp_path, window=1), FakeLLM()
+        world.ask({"prompt": "x" * 60, "max_tokens": 4}, {"prompt": "x", "max_tokens": 50}).start(llm)
+        assert world.texts() == [text(4), text(50)]
+        assert len(llm.workloads) == 1
 
 
 class TestWhatIsKilled:
@@ -144,6 +173,47 @@ class TestWhatIsKilled:
         world.target.write_bytes(good + b'{"id": "batch_req_0000')
         world.start()
         assert (world.target.read_bytes(), world.said) == (good, [])
+
+
+class TestLongAnswers:
+    """With --checkpoint-every a job goes on inside of them."""
+
+    @pytest.fixture(autouse=True)
+    def often(self, world: JobWorld) -> None:
+        world.settings = JobSettings(checkpoint_every=2)
+
+    def test_are_gone_on_with_from_the_last_tokens_that_were_kept(self, world: JobWorld) -> None:
+        world.ask(*asks((9, 1, 6)))
+        killed_after(5, world)
+        again = FakeLLM(ends_after=2)  # of the first 4 and 4 are kept, so both are at 6 then, and one ends
+        with pytest.raises(KeyboardInterrupt):
+            world.start(again)
+        assert again.begun == [((120,) * 4,), ((120,) * 4,)]
+        third = FakeLLM()
+        assert world.start(third) == DONE
+        assert third.begun == [((120,) * 6,)]
+        assert world.texts() == [text(length) for length in (9, 1, 6)]
+
+    def test_of_several_answers_to_a_row_are_kept_together(self, world: JobWorld) -> None:
+        world.ask({"prompt": "Hi", "max_tokens": 9, "n": 3, "temperature": 1})
+        killed_after(3, world)
+        again = FakeLLM()
+        world.start(again)
+        assert again.begun == [((120, 120),) * 3]
+
+    def test_begin_again_where_log_probabilities_are_wanted(self, world: JobWorld) -> None:
+        world.ask({"prompt": "Hi", "max_tokens": 9, "logprobs": 1})
+        killed_after(5, world)
+        again = FakeLLM()
+        world.start(again)
+        assert again.begun == [()]
+
+    def test_are_counted_once(self, world: JobWorld) -> None:
+        world.ask(*asks((9,)))
+        killed_after(5, world)
+        world.start()  # 4 of 9 tokens were kept
+        with world.journal() as journal:
+            assert journal.fact("progress")["tokens"] == 5
 
 
 class TestWhatChanged:
@@ -269,11 +339,9 @@ class TestADiskThatFails:
 
 class TestWhoStopsAJob:
     def test_finds_what_was_answered_and_can_go_on(self, world: JobWorld) -> None:
-        asked: list[bool] = []
-
         def stopped() -> bool:
-            asked.append(True)
-            return len(asked) > 12
+            with world.journal() as journal:
+                return journal.counts().finished >= 2
 
         world.ask(*asks(LENGTHS))
         assert world.start(stopped=stopped) == STOPPED

@@ -181,15 +181,18 @@ def test_batch_says_once_how_many_answers_are_cut(tiny_model: str) -> None:
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes with the third output of every stream."""
-    stream = LLM.stream
+    stream, answer = LLM.stream, LLM.answer
 
-    def short(self: LLM, *arguments: Any) -> Iterator[RequestOutput]:
-        for number, output in enumerate(stream(self, *arguments)):
+    def short(outputs: Iterator[RequestOutput]) -> Iterator[RequestOutput]:
+        for number, output in enumerate(outputs):
             if number == 2:
                 raise KeyboardInterrupt
             yield output
 
-    monkeypatch.setattr(LLM, "stream", short)
+    monkeypatch.setattr(LLM, "stream", lambda *arguments: short(stream(*arguments)))
+    monkeypatch.setattr(
+        LLM, "answer", lambda *arguments, **named: short(answer(*arguments, **named | {"stream": True}))
+    )
 
 
 class TestTheModelInTheBox:

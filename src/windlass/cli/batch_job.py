@@ -97,9 +97,7 @@ class BatchJob:
             journal = job.begin()
             begin.agree(journal, identity)
             self._register(job.place)
-            orders = work.Work(
-                self.model, self.source, identity, defaults, self.budget.seed, self.flags.settings
-            )  # fmt: skip
+            orders = work.Work(self.model, self.source, identity, defaults, self.flags.settings)
             outbox = Outbox(journal, partial(LinesOutput, self.target), self.flags.order, _warn)
             with JobStop() as stop:
                 doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))

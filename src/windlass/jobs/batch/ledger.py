@@ -20,6 +20,7 @@ class Ledger:
         self._journal, self._outbox, self._meter = journal, outbox, meter
         self._model, self._every, self._created = model, every, int(time.time())
         self._asked: dict[int, BatchRow] = {}
+        self._begun_at: dict[int, int] = {}
         self._kept_at: dict[int, int] = {}
         self._finished: dict[int, tuple[Finished, int]] = {}
         self._begun: dict[int, Tokens] = {}
@@ -28,12 +29,13 @@ class Ledger:
         """The same, noted as they go by."""
         for ask in asks:
             self._asked[ask.number] = ask.question.row
-            self._kept_at[ask.number] = sum(map(len, ask.begun))
+            self._kept_at[ask.number] = self._begun_at[ask.number] = sum(map(len, ask.begun))
             yield ask
 
     def forget(self) -> None:
         """The call was broken off; what was not finished will be asked again."""
         self._asked.clear()
+        self._begun_at.clear()
         self._kept_at.clear()
 
     def take(self, number: int, output: RequestOutput) -> None:
@@ -41,10 +43,10 @@ class Ledger:
         tokens = tuple(choice.token_ids for choice in output.outputs)
         count = sum(map(len, tokens))
         if output.finished:
-            row, before = self._asked.pop(number), self._kept_at.pop(number)
+            line = answer(self._asked.pop(number), output, self._model, self._created)
+            self._finished[number] = Finished(number, line), count - self._begun_at.pop(number)
+            self._kept_at.pop(number)
             self._begun.pop(number, None)
-            line = answer(row, output, self._model, self._created)
-            self._finished[number] = Finished(number, line), count - min(before, count)
         elif self._every and count - self._kept_at[number] >= self._every * len(tokens) and not _has_logprobs(output):
             self._kept_at[number] = count
             self._begun[number] = tokens

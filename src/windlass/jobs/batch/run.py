@@ -30,7 +30,7 @@ from windlass.jobs.batch.source import RowSource
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Rows of `source`, to be asked of the model named `model`, with `defaults` and `seed` where they say nothing.
+    """Rows of `source`, to be asked of the model named `model`, with `defaults` where they say nothing.
 
     `window`: rows that are read at once. `wait_scale` multiplies every wait for a disk.
     """
@@ -39,7 +39,6 @@ class Work:
     source: RowSource
     identity: JobIdentity
     defaults: SamplingParams
-    seed: int = 0
     settings: JobSettings = JobSettings()
     window: int = WINDOW
     wait_scale: float = 1.0
@@ -122,7 +121,7 @@ class Run:
         while feed.skip_empty():
             workload = self._made_ready(feed, intake)
             asks, stream = self._ledger.ask(feed.within(workload)), work.settings.checkpoint_every is not None
-            for number, output in answered(self._llm, asks, workload, work.seed, stream, self._pass_is_over):
+            for number, output in answered(self._llm, asks, workload, stream, self._pass_is_over):
                 self._ledger.take(number, output)
         self._patience.persist(partial(self._ledger.write, finish=True))
         return not self._ends()
