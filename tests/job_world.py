@@ -13,14 +13,14 @@ from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
 from windlass.facts.sampling_facts import sampling_facts
+from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.begin import agree
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
-from windlass.jobs.batch.output import LinesOutput
 from windlass.jobs.batch.place import JobPlace, OpenJob
 from windlass.jobs.batch.run import Doors, Run, Work
-from windlass.jobs.question_file import QuestionFile
+from windlass.jobs.rows.row_source import row_source
 
 Row = dict[str, Any] | bytes
 FILES = {"model.safetensors": "8 bytes"}
@@ -90,9 +90,10 @@ class JobWorld:
             identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults))
             agree(journal, identity)
             work = Work(
-                "model", QuestionFile(self.source), identity, defaults, self.settings, self.window, wait_scale=0.0
+                "model", row_source(str(self.source)), identity, defaults, self.settings, self.window, wait_scale=0.0
             )
-            outbox = Outbox(journal, partial(LinesOutput, self.target), self.settings.order, self.said.append)
+            open_sink = partial(answer_sink, str(self.target), may_exist=True)
+            outbox = Outbox(journal, open_sink, self.settings.order, self.said.append)
             doors = Doors(lambda lines: None, self.said.append, stopped)
             run = Run(cast(LLM, llm), work, journal, outbox, Meter(lambda event: None), doors)
             return run.run(), run.summary()

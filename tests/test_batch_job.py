@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +14,13 @@ from fake_llm import FakeLLM
 from job_world import JobWorld, asks, text
 from windlass.errors import RequestError, StorageError, UsageError
 from windlass.facts.job_settings import FINISHED, INPUT, ORDERS, JobSettings
+from windlass.jobs.answers import jsonl_answers
+from windlass.jobs.answers.jsonl_answers import JsonlAnswers
 from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, STOPPED
 from windlass.jobs.batch.journal import Journal
-from windlass.jobs.batch.output import LinesOutput
 from windlass.jobs.batch.patience import Waits
 from windlass.jobs.batch.place import JobPlace, OpenJob
-from windlass.jobs.question_file import QuestionFile
+from windlass.jobs.rows.jsonl_rows import JsonlRows
 
 LENGTHS = (5, 1, 3, 1, 4, 2)
 BEGUN = (1, 5, 3, 1, 4, 2)
@@ -83,9 +84,9 @@ class TestWhatIsAsked:
     def test_a_file_is_read_a_window_at_a_time_and_only_as_answers_are_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world, read, most, rows = JobWorld(tmp_path, window=3), [0], [0], QuestionFile.rows
+        world, read, most, rows = JobWorld(tmp_path, window=3), [0], [0], JsonlRows.rows
 
-        def counted(self: QuestionFile) -> Iterator[Any]:
+        def counted(self: JsonlRows) -> Iterator[Any]:
             for row in rows(self):
                 read[0] += 1
                 yield row
@@ -95,7 +96,7 @@ class TestWhatIsAsked:
             keep(self, done, *arguments, **facts)
 
         keep = Journal.finish
-        monkeypatch.setattr(QuestionFile, "rows", counted)
+        monkeypatch.setattr(JsonlRows, "rows", counted)
         monkeypatch.setattr(Journal, "finish", finish)
         world.ask(*asks([1 + n % 5 for n in range(40)])).start(FakeLLM(block_size=2))
         assert world.texts() == [text(1 + n % 5) for n in range(40)]
@@ -151,7 +152,7 @@ class TestWhatIsKilled:
         [
             (lambda path: path.write_bytes(path.read_bytes()[:-40]), "bytes"),
             (lambda path: path.write_bytes(b""), "out.jsonl has 0 bytes"),
-            (Path.unlink, "No such file"),
+            (Path.unlink, "out.jsonl has 0 bytes"),
             (lambda path: path.write_bytes(path.read_bytes().replace(b"xxx", b"yyy")), "was changed"),
         ],
         ids=["shortened", "emptied", "removed", "edited"],
@@ -274,22 +275,22 @@ class TestADiskThatFails:
 
     @pytest.mark.parametrize("times", [1, 3])
     def test_under_the_output(self, world: JobWorld, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-        write, left = os.pwrite, [times]
+        write, left = jsonl_answers._write_all, [times]
 
-        def half(file: int, data: Any, at: int) -> int:
-            if len(data) > 30 and left[0]:
+        def half(file: BinaryIO, data: bytes) -> None:
+            if left[0]:
                 left[0] -= 1
-                write(file, data[: len(data) // 2], at)
+                file.write(data[: len(data) // 2])
                 raise OSError(28, "No space left on device")
-            return write(file, data, at)
+            write(file, data)
 
-        monkeypatch.setattr("windlass.jobs.batch.output.os.pwrite", half)
+        monkeypatch.setattr(jsonl_answers, "_write_all", half)
         llm = FakeLLM()
         assert world.ask(*asks(LENGTHS)).start(llm) == DONE
         assert world.texts() == [text(length) for length in LENGTHS]
         pauses = [line for line in world.said if line.startswith("paused: ")]
         assert len(pauses) == times
-        assert f"{world.target} cannot be written: No space left on device; free some space there" in pauses[0]
+        assert f"cannot write {world.target}: No space left on device" in pauses[0] and "Free some space" in pauses[0]
         assert "trying again in " in pauses[0]
         assert len(llm.asked) == len(LENGTHS)
 
@@ -315,11 +316,11 @@ class TestADiskThatFails:
         assert [line.split(":")[0] for line in world.said] == ["paused", "paused"]
 
     def test_until_somebody_stops_it(self, world: JobWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        def failing(self: LinesOutput, rows: object) -> None:
+        def failing(self: JsonlAnswers, rows: object) -> None:
             raise StorageError("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(LinesOutput, "append", failing)
+            patch.setattr(JsonlAnswers, "append", failing)
             assert world.ask(*asks(LENGTHS)).start(stopped=lambda: len(world.said) > 4) == STOPPED
         again = FakeLLM()
         world.start(again)
@@ -366,7 +367,7 @@ class TestWhoStopsAJob:
     def test_may_be_the_number_of_errors(self, world: JobWorld) -> None:
         world.settings = JobSettings(max_errors=1)
         world.ask(b"{bad", {"prompt": "Hi"}, b"{worse")
-        with pytest.raises(RequestError, match=r"2 rows of .*in.jsonl have an error, more than --max-errors 1.*row 3"):
+        with pytest.raises(RequestError, match="2 rows of .* have an error, more than --max-errors 1.*row 3"):
             world.start()
         world.ask(b"{bad", {"prompt": "Hi", "max_tokens": 1}, {"prompt": "Ho", "max_tokens": 2})
         with pytest.raises(UsageError, match="row 2 of the input changed"):
@@ -408,13 +409,13 @@ class TestAJournal:
             world.start()
 
     def test_holds_an_answer_before_the_output_does(self, world: JobWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        append = LinesOutput.append
+        append = JsonlAnswers.append
 
-        def checked(self: LinesOutput, rows: Any) -> None:
+        def checked(self: JsonlAnswers, rows: Any) -> None:
             with world.journal() as journal:
                 kept = [line for _, line in journal.in_input_order(0, 100)]
             assert all(json.loads(json.dumps(row)) in kept for row in rows)
             append(self, rows)
 
-        monkeypatch.setattr(LinesOutput, "append", checked)
+        monkeypatch.setattr(JsonlAnswers, "append", checked)
         assert world.ask(*asks(LENGTHS)).start() == DONE

@@ -22,7 +22,7 @@ DEVICE, MEMORY = "sim:rate=2GB/s,latency=20us,delay=400us,seed=4", "200MiB"
 
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 def prompts() -> list[list[int]]:

@@ -21,7 +21,7 @@ FOUR = SamplingParams(n=4, seed=11, max_tokens=14, ignore_eos=True, logprobs=0)
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proving an architecture takes seconds and has tests of its own."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 @pytest.fixture(scope="module")

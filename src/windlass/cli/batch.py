@@ -15,6 +15,7 @@ from windlass.cli.job_flags import JobFlags
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
+from windlass.cli.prompt_flags import PromptFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
@@ -22,12 +23,13 @@ from windlass.facts.batch_answer import refusal
 from windlass.facts.batch_row import BadRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.jobs.answer_file import AnswerFile, check_apart
-from windlass.jobs.batch.place import JobPlace
-from windlass.jobs.question_file import QuestionFile, Row, read_rows, refuse_folder
+from windlass.jobs.question_file import Row, read_rows
+from windlass.jobs.rows.row_source import row_source
 
 EXAMPLES = (
     "windlass batch ./model -i prompts.jsonl -o answers.jsonl --host-memory 4GiB",
     "windlass batch org/name -i prompts.jsonl -o answers.jsonl --max-tokens 64 --temperature 0",
+    "windlass batch ./model -i reviews.csv -o answers.jsonl --template prompt.j2 --chat",
     """echo '{"prompt": "Once upon a time"}' | windlass batch ./model -i - -o - --quiet""",
 )
 
@@ -37,49 +39,45 @@ _PANEL = "Files"
 def batch(
     model: ModelName,
     source: Annotated[
-        str, typer.Option("--input", "-i", metavar="FILE", help="One JSON object a line.", rich_help_panel=_PANEL)
+        str,
+        typer.Option("--input", "-i", metavar="FILE", help="Rows: .jsonl .csv .tsv .parquet", rich_help_panel=_PANEL),
     ],
     target: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Answers, in the same order.", rich_help_panel=_PANEL)
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Answers: .jsonl, or a folder/ of Parquet.", rich_help_panel=_PANEL
+        ),
     ],
     sampling: SamplingFlags,
     output: OutputFlags,
     job: JobFlags,
     budget: BudgetFlags,
     timeline: TimelineFlags,
+    prompts: PromptFlags,
 ) -> None:
     """Answer a file of prompts.
 
-    Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row and the others are answered. Sampling
-    flags are for what a row leaves open. A job that was stopped or killed goes on where it was when the same command is
-    given again; `windlass jobs` shows how it stands. A dash in place of a file is standard input or output; such a
-    batch cannot be taken up again.
+    Rows are OpenAI batch rows, {"prompt": ...}, or those of a table; a bad row gets an error row and the others are
+    answered. Sampling flags are for what a row leaves open. A job that was stopped or killed goes on where it was when
+    the same command is given again; `windlass jobs` shows how it stands. A dash in place of a file is standard input
+    or output; such a batch cannot be taken up again.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
     timeline.check()
     if _is_piped(source, target):
-        _batch_once(model, read_rows(source), target, sampling, output, job.overwrite, budget, timeline)
-        return
-    refuse_folder(source)
-    _refuse_target_folder(target)
-    work = BatchJob(model, QuestionFile(Path(source)), Path(target), sampling, output, budget, timeline, job)
-    if work.has_a_good_row() or JobPlace(Path(target)).journal.exists():
-        work.run()
+        rows = read_rows(source, prompts.form())
+        _batch_once(model, rows, target, sampling, output, job.overwrite, budget, timeline)
     else:
-        _batch_once(model, read_rows(source), target, sampling, output, job.overwrite, budget, timeline)
+        rows_of = row_source(source, prompts.form())
+        BatchJob(model, source, rows_of, target, sampling, output, budget, timeline, job).run()
 
 
 def _is_piped(source: str, target: str) -> bool:
     """Whether one end cannot be come back to: a pipe, a device."""
     ends = (Path(source), Path(target))
     return "-" in (source, target) or any(end.exists() and not (end.is_file() or end.is_dir()) for end in ends)
-
-
-def _refuse_target_folder(target: str) -> None:
-    if Path(target).is_dir():
-        raise UsageError(f"{target} is a folder; name a file, as in {target.rstrip('/')}/answers.jsonl")
 
 
 def _batch_once(

@@ -23,28 +23,31 @@ from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import StorageError, UsageError
-from windlass.facts.batch_row import BatchRow
+from windlass.facts.batch_answer import refusal
+from windlass.facts.batch_row import BadRow, BatchRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_record import JobRecord
+from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.ending import CANCELLED, DONE
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
-from windlass.jobs.batch.output import LinesOutput
 from windlass.jobs.batch.patience import Patience
 from windlass.jobs.batch.place import JobPlace, OpenJob
 from windlass.jobs.batch.registry import Registry
-from windlass.jobs.question_file import QuestionFile, no_rows
+from windlass.jobs.question_file import no_rows
+from windlass.jobs.rows.row_source import RowSource
 from windlass.settings import cache_folder
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """The command line of one job."""
+    """The command line of one job: the rows in `source`, which come from `path`, are answered in `target`."""
 
     model: str
-    source: QuestionFile
-    target: Path
+    path: str
+    source: RowSource
+    target: str
     sampling: SamplingFlags
     output: OutputFlags
     budget: BudgetFlags
@@ -53,26 +56,40 @@ class BatchJob:
 
     def run(self) -> None:
         """Begins it or goes on with it, to its end or until somebody stops it."""
-        self._check_rows()
-        with display(self.output.quiet) as screen, OpenJob(JobPlace(self.target)) as job:
+        with display(self.output.quiet) as screen, OpenJob(JobPlace(Path(self.target))) as job:
             self._make_room(job)
-            with self.timeline.recording(self.model, screen) as trace:
-                summary = self._worked(job, screen, trace)
+            if not job.is_begun and not self._has_a_good_row():
+                summary = self._refused()
+            else:
+                with self.timeline.recording(self.model, screen) as trace:
+                    summary = self._worked(job, screen, trace)
             screen.close()
             screen.say(summary.lines())
         if self.output.json:
-            told = {"model": self.model, "output": str(self.target), "job": job.place.id} | summary.as_dict()
+            told = {"model": self.model, "output": self.target, "job": job.place.id} | summary.as_dict()
             sys.stdout.write(json.dumps(told) + "\n")
         if not summary.answered:
             raise typer.Exit(FAILED)
 
-    def has_a_good_row(self) -> bool:
-        """Whether a model is needed at all."""
-        return any(isinstance(row, BatchRow) for row in self.source.rows())
-
-    def _check_rows(self) -> None:
-        if next(self.source.rows(), None) is None:
+    def _has_a_good_row(self) -> bool:
+        """Whether a model is needed at all. Raises UsageError where there is no row."""
+        row = None
+        for row in self.source.rows():
+            if isinstance(row, BatchRow):
+                return True
+        if row is None:
             raise no_rows(self.source.describe())
+        return False
+
+    def _refused(self) -> BatchSummary:
+        """All rows with their errors."""
+        sink, lines = answer_sink(self.target, may_exist=self.flags.overwrite), list[int]()
+        for row in self.source.rows():
+            if isinstance(row, BadRow):
+                sink.append([refusal(row)])
+                lines.append(row.line)
+        sink.close()
+        return BatchSummary(len(lines), tuple(lines), None)
 
     def _make_room(self, job: OpenJob) -> None:
         """Raises UsageError for a file that is there and belongs to no job, unless it may be replaced.
@@ -85,8 +102,17 @@ class BatchJob:
             known = Patience(None, _warn, lambda: False).persist(job.begin)
             if self.flags.overwrite and known.fact("state") == DONE:
                 job.drop()
-        elif self.target.exists() and not self.flags.overwrite:
-            raise UsageError(f"{self.target} exists and no job here wrote it; name another file, or pass --overwrite")
+        else:
+            self._refuse_strange_folder()
+            answer_sink(self.target, may_exist=self.flags.overwrite).close()
+
+    def _refuse_strange_folder(self) -> None:
+        folder = Path(self.target)
+        if folder.is_dir() and any(entry.suffix != ".parquet" for entry in folder.iterdir()):
+            raise UsageError(
+                f"{folder} is a folder that holds other files; name a file, as in {folder / 'answers.jsonl'}, or a "
+                "folder of its own for answers in Parquet"
+            )
 
     def _worked(self, job: OpenJob, screen: Display, trace: Any) -> BatchSummary:
         meter = Meter(screen.on_progress)
@@ -98,7 +124,7 @@ class BatchJob:
             begin.agree(journal, identity)
             self._register(job.place)
             orders = work.Work(self.model, self.source, identity, defaults, self.flags.settings)
-            outbox = Outbox(journal, partial(LinesOutput, self.target), self.flags.order, _warn)
+            outbox = Outbox(journal, partial(answer_sink, self.target, may_exist=True), self.flags.order, _warn)
             with JobStop() as stop:
                 doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))
                 run = work.Run(llm, orders, journal, outbox, meter, doors)
@@ -133,8 +159,8 @@ class BatchJob:
         record = JobRecord(
             id=place.id,
             model=self.model,
-            input=str(self.source.path.absolute()),
-            output=str(self.target.absolute()),
+            input=str(Path(self.path).absolute()),
+            output=str(Path(self.target).absolute()),
             journal=str(place.journal.absolute()),
             lock=str(place.lock.absolute()),
             command=_command(),

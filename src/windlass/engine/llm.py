@@ -23,7 +23,6 @@ from windlass.engine.arguments import (
     read_optional,
     read_switch,
     read_whole,
-    refuse_for_a_shape,
 )
 from windlass.engine.disk_rate import best_disk
 from windlass.engine.engine import Engine
@@ -31,17 +30,16 @@ from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import ModelFiles, OpenedModel, check_choices, made_files, open_model, read_files
-from windlass.engine.packing.copies import files_run_as
+from windlass.engine.opened_model import OpenedModel, open_model
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, make_plan, still_suits
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
+from windlass.engine.proven_files import ModelChoice, proven_files
 from windlass.engine.run_record import keep
 from windlass.engine.scoring import Scoring
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
-from windlass.engine.verdicts import require_proven
 from windlass.errors import UsageError
 from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
@@ -56,9 +54,6 @@ from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.kernels.native.library import native_library
 from windlass.memory.process_memory import limit_malloc, resident_bytes
-from windlass.model.hub import model_folder
-from windlass.model.shape_checkpoint import shape_config
-from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.settings import num_threads
 
@@ -115,14 +110,8 @@ class LLM:
         torch.set_num_threads(num_threads())
         native_library()  # a compiler may run, so before the budget's memory is taken
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
-        if isinstance(name, Shape):
-            refuse_for_a_shape(str(name), revision, quantization)
-            files = self._shape_files(name, dtype_asked, longest, unproven)
-        else:
-            files = read_files(model_folder(name, revision, self._on_progress))
-            check_choices(files, dtype_asked, longest)
-            require_proven(files.text_config, unproven)
-            files = files_run_as(quantization, files, self._on_progress)
+        choice = ModelChoice(name, dtype_asked, quantization, longest, revision, unproven)
+        files = proven_files(choice, self._offload_dir, self._on_progress)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
@@ -384,12 +373,6 @@ class LLM:
             self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size, self._offload_dir
         )
         return make_plan(self.opened, workload, budgets, self._machine)
-
-    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
-        require_proven(text_config_of(shape_config(shape)), unproven)
-        files = made_files(shape, dtype, self._offload_dir)
-        check_choices(files, dtype, longest)
-        return files
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
         if self._on_progress is None:

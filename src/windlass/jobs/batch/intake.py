@@ -17,8 +17,9 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.batch.journal import Entry, Finished, Journal, Tokens
 from windlass.jobs.batch.patience import Patience
 from windlass.jobs.batch.schema import PENDING, REFUSED
-from windlass.jobs.batch.source import Row, RowSource
 from windlass.jobs.batch_file import Question, question
+from windlass.jobs.question_file import Row
+from windlass.jobs.rows.row_source import RowSource
 from windlass.planner.row_order import row_order
 
 WINDOW = 2000

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from windlass.errors import StorageError, UsageError
 from windlass.facts.job_settings import INPUT
+from windlass.jobs.answers.answer_sink import AnswerSink, Position
 from windlass.jobs.batch.journal import Journal
-from windlass.jobs.batch.output import Output, Position
 
 # Rows that are taken from the journal at once, and rows after which the output is made sure of.
 _LOT, _SURE_EVERY = 200, 200
@@ -15,16 +15,16 @@ _LOT, _SURE_EVERY = 200, 200
 class Outbox:
     """What it writes is in the journal already, so that the output can always be made again.
 
-    `open_output` gives an output at its beginning. `say` is told where it had to be written again. `deliver` and
+    `open_sink` gives the output at its beginning. `say` is told where it had to be written again. `deliver` and
     `finish` raise StorageError, and go on the next time from where the output is known to be good.
     """
 
     def __init__(
-        self, journal: Journal, open_output: Callable[[], Output], order: str, say: Callable[[str], None]
+        self, journal: Journal, open_sink: Callable[[], AnswerSink], order: str, say: Callable[[str], None]
     ) -> None:
-        self._journal, self._open, self._by_number, self._say = journal, open_output, order == INPUT, say
+        self._journal, self._open, self._by_number, self._say = journal, open_sink, order == INPUT, say
         self._order = order
-        self._output: Output | None = None
+        self._output: AnswerSink | None = None
         self._at = self._unsure = 0
 
     def deliver(self) -> None:
@@ -57,7 +57,7 @@ class Outbox:
             with suppress(StorageError):
                 output.close()
 
-    def _resumed(self) -> Output:
+    def _resumed(self) -> AnswerSink:
         """The output, cut back to where it is known to be good, or to nothing where that is not there any more."""
         output = self._opened()
         beginning, known = output.position(), self._journal.fact("output")
@@ -74,14 +74,14 @@ class Outbox:
         self._output, self._unsure = output, 0
         return output
 
-    def _opened(self) -> Output:
+    def _opened(self) -> AnswerSink:
         try:
             return self._open()
         except UsageError as error:
             # It could be written before; what is in the way may go again.
             raise StorageError(str(error)) from error
 
-    def _make_sure(self, output: Output) -> None:
+    def _make_sure(self, output: AnswerSink) -> None:
         output.sync()
         self._note(output.position())
 

@@ -1,4 +1,4 @@
-"""Where a job keeps what it remembers: in a folder beside its output, or inside where the output is a folder."""
+"""Where a job keeps what it remembers: in a folder beside its output."""
 
 import hashlib
 from contextlib import ExitStack, suppress
@@ -14,10 +14,9 @@ _SUFFIX = ".journal"
 
 @dataclass(frozen=True, slots=True)
 class JobPlace:
-    """The files of the job that writes `output`, which may be a folder of files."""
+    """The files of the job that writes `output`, a file or a folder of files."""
 
     output: Path
-    is_folder: bool = False
 
     @property
     def id(self) -> str:
@@ -27,7 +26,7 @@ class JobPlace:
     @property
     def folder(self) -> Path:
         """All of it; whoever deletes it makes the program forget the job."""
-        return self.output / _SUFFIX if self.is_folder else self.output.with_name(self.output.name + _SUFFIX)
+        return self.output.absolute().with_name(self.output.absolute().name + _SUFFIX)
 
     @property
     def journal(self) -> Path:
@@ -54,7 +53,7 @@ class OpenJob:
     def __enter__(self) -> "OpenJob":
         folder = self.place.folder
         try:
-            folder.mkdir(parents=self.place.is_folder, exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except FileNotFoundError as error:
             raise UsageError(
                 f"cannot write {self.place.output}: {error.strerror}; name a file in a folder you may write to"

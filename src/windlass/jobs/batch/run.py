@@ -25,7 +25,7 @@ from windlass.jobs.batch.ledger import Ledger
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
 from windlass.jobs.batch.patience import Patience
-from windlass.jobs.batch.source import RowSource
+from windlass.jobs.rows.row_source import RowSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Products with packed matrices by the native kernel: Windlass's own blocks, and GGUF's types where AVX-512 is.
+"""Products with packed matrices by the native kernel: Windlass's own blocks, other programs' formats, and GGUF's types
+where AVX-512 is.
 
 Codes are unpacked next to the arithmetic, at most a tile in the first cache.
 
@@ -16,13 +17,20 @@ import torch
 
 from windlass.kernels.encodings.blocks import BLOCK_BYTES, block_shape, codebooks
 from windlass.kernels.native.compiler import Compiler, Missing
+from windlass.kernels.native.foreign import (
+    LAYOUTS,
+    LEAST_ROWS,
+    WAYS,
+    ForeignJob,
+    ForeignLayout,
+    book_of,
+    foreign_layout,
+)
 from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 from windlass.kernels.native.rows import TYPES
 from windlass.kernels.packed_matrix import PackedMatrix
 
 SOURCE = "packed_product.c"
-LEAST_ROWS = 16
-"""A matrix of GGUF's types must have so many rows, since 16 are unpacked together."""
 
 
 class ProductJob(ctypes.Structure):
@@ -31,13 +39,14 @@ class ProductJob(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "blocks", "books", "y", "laid")),
         *((name, ctypes.c_int64) for name in ("kind", "format", "rows", "columns", "outputs", "threads")),
+        ("foreign", ForeignJob),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ProductLibrary:
-    """`multiply` fills the y of its job, for a packing of `formats`, which the C source numbers; `scratch` counts the
-    bytes that it needs for x; `says` is for people."""
+    """`multiply` fills the y of its job, for a packing or a foreign way of `formats`, which the C source numbers;
+    `scratch` counts the bytes that it needs for x; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
@@ -49,6 +58,8 @@ class ProductLibrary:
     def multiplies(self, matrix: PackedMatrix) -> bool:
         """Whether this is a matrix for it."""
         name = matrix.packing.name
+        if name in LAYOUTS:
+            return foreign_layout(matrix) is not None
         return name in self.formats and (name in BLOCK_BYTES or matrix.shape[0] >= LEAST_ROWS)
 
 
@@ -67,23 +78,37 @@ def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tenso
     """x (R, K) times the transpose of the matrix (N, K) as its rows lie -> (R, N) in the dtype of x."""
     if x.dtype not in library.dtypes:
         return native_product(library, matrix, x.float()).to(x.dtype)
-    (outputs, columns), blocks = matrix.shape, matrix.parts["blocks"]
-    x, books = x.contiguous(), _books()
-    # What torch would check itself: the kernel reads where it is told.
-    assert x.shape == (len(x), columns) and x.device.type == blocks.device.type == "cpu" and blocks.is_contiguous()
-    assert blocks.nbytes == packed_bytes(matrix) and library.multiplies(matrix)
+    (outputs, columns), x = matrix.shape, x.contiguous()
+    assert x.shape == (len(x), columns) and x.device.type == "cpu"
     y = x.new_empty(len(x), outputs)
+    layout = foreign_layout(matrix)
+    format, codes, books = _codes(library, matrix, layout)
     if not y.numel():
         return y
     job = ProductJob(
-        x.data_ptr(), blocks.data_ptr(), books.data_ptr(), y.data_ptr(), None,
-        KINDS[x.dtype], library.formats[matrix.packing.name], len(x), columns, outputs,
-        threads_for(outputs * columns, len(x)),
+        x.data_ptr(), codes.data_ptr(), books.data_ptr(), y.data_ptr(), None, KINDS[x.dtype], format, len(x), columns,
+        outputs, threads_for(outputs * columns, len(x)), ForeignJob() if layout is None else layout.job(columns),
     )  # fmt: skip
     scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
     job.laid = scratch.data_ptr()
     library.multiply(job)
     return y
+
+
+def _codes(
+    library: ProductLibrary, matrix: PackedMatrix, layout: ForeignLayout | None
+) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """The number of its format, its codes, and what they stand for.
+
+    What torch would check itself is checked here, since the kernel reads where it is told.
+    """
+    if layout is not None:
+        return library.formats[layout.way], matrix.parts["codes"], book_of(layout.way)
+    assert matrix.packing.name not in LAYOUTS, f"{matrix.packing.name} is not as the kernel reads it"
+    blocks = matrix.parts["blocks"]
+    assert blocks.device.type == "cpu" and blocks.is_contiguous()
+    assert blocks.nbytes == packed_bytes(matrix) and library.multiplies(matrix)
+    return library.formats[matrix.packing.name], blocks, _books()
 
 
 def packed_bytes(matrix: PackedMatrix) -> int:
@@ -108,7 +133,7 @@ def _bound(loaded: Loaded | Missing) -> ProductLibrary | Missing:
     multiply, scratch = loaded.functions.windlass_packed_product, loaded.functions.windlass_product_scratch
     ask, formats = loaded.functions.windlass_product_format, {}
     ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_int64
-    for name in (*BLOCK_BYTES, *TYPES):
+    for name in (*BLOCK_BYTES, *TYPES, *WAYS):
         if (number := ask(name.encode())) >= 0:
             formats[name] = number
     for function in (multiply, scratch):
