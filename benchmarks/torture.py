@@ -34,8 +34,10 @@ from windlass.packaged_model import packaged_model_folder
 POLL = 0.002
 """Seconds between two looks at the journal."""
 FLAGS = ("--dtype", "float32", "--device", "cpu", "--checkpoint-every", "8")
+DISK, ROOM = 32 << 20, 200 << 10
+"""Bytes of the small disk, and what of them is free at first."""
 READ_ERRORS = ("strace", "-f", "-qqq", "-o", os.devnull, "-P")
-INJECTED = ("-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO:when=60+400")
+INJECTED = ("-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO:when=30+150")
 
 
 @dataclass
@@ -103,7 +105,7 @@ def write_questions(path: Path, rows: int, draw: random.Random) -> None:
         for number in range(rows):
             head = f"{draw.choice(SPEAKERS)}:\n{draw.choice(OPENINGS)}"
             row: dict[str, Any] = {"custom_id": f"row-{number}", "prompt": head + " and" * draw.randrange(12)}
-            row |= {"max_tokens": draw.randint(4, 64), "return_token_ids": True}
+            row |= {"max_tokens": draw.randint(8, 160), "return_token_ids": True}
             row |= {"temperature": 0.8} if number % 10 == 9 else {"temperature": 0}
             file.write(json.dumps(row) + "\n")
 
@@ -122,10 +124,10 @@ def kill_again_and_again(job: Job, rows: int, kills: int, draw: random.Random) -
     at: list[int] = []
     while len(at) < kills:
         done = job.finished_rows()
-        most = max(1, 2 * (rows - done) // (kills - len(at) + 1))
-        wanted, later = done + draw.randint(0, most), draw.uniform(0, 0.3)
+        most = max(1, (rows - done) // (kills - len(at) + 1))
+        wanted, later = done + draw.randint(0, most), draw.uniform(0, 0.1)
         # Every fourth process is killed while it opens or loads.
-        early = time.monotonic() + draw.uniform(0.5, 6) if draw.random() < 0.25 else None
+        early = time.monotonic() + draw.uniform(0.5, 4) if draw.random() < 0.25 else None
         process = job.start()
         begun = early is None
 
@@ -209,20 +211,20 @@ def main() -> None:
         right = calm.tokens()
         print(f"undisturbed: {len(right)} rows in {time.monotonic() - start:.0f} s", flush=True)
 
-        killed = Job(source, folder / "killed.jsonl", (*FLAGS, "--block-size", "8"))
+        killed = Job(source, folder / "killed.jsonl", (*FLAGS, "--block-size", "4"))
         start = time.monotonic()
         kills, at = kill_again_and_again(killed, given.rows, given.kills, draw)
         killed.finish()
         print(f"{kills} kills, with so many rows finished: {at}; {time.monotonic() - start:.0f} s in all")
         compared("killed", killed, right)
 
-        with small_disk(1 << 20) as disk:
+        with small_disk(DISK) as disk:
             if disk is None:
                 print("full disk: left out, nothing may be mounted here")
             else:
                 ballast = disk / "ballast"
-                ballast.write_bytes(bytes((1 << 20) - (200 << 10)))
-                full = Job(source, disk / "full.jsonl", (*FLAGS, "--block-size", "8"))
+                ballast.write_bytes(bytes(DISK - ROOM))
+                full = Job(source, disk / "full.jsonl", (*FLAGS, "--block-size", "4"))
                 print(f"{fill_the_disk(full, ballast, 3)} pauses on a full disk, killed once")
                 compared("full disk", full, right)
 
