@@ -168,6 +168,24 @@ class TestWhatIsKilled:
         (line,) = world.said
         assert said in line and "written again from the journal" in line
 
+    @pytest.mark.parametrize("instead", [None, b"another's"])
+    def test_makes_an_output_anew_that_is_taken_away_while_it_is_written(
+        self, world: JobWorld, instead: bytes | None
+    ) -> None:
+        taken: list[int] = []
+
+        def take() -> bool:
+            if not taken and world.target.exists() and world.texts():
+                taken.append(len(world.texts()))
+                world.target.unlink()
+                if instead is not None:
+                    world.target.write_bytes(instead)
+            return False
+
+        assert world.ask(*asks(BEGUN)).start(stopped=take) == DONE
+        assert taken == [1]
+        assert world.texts() == [text(length) for length in BEGUN]
+
     def test_cuts_off_what_was_added_to_its_output(self, world: JobWorld) -> None:
         world.ask(*asks(LENGTHS)).start()
         good = world.target.read_bytes()
