@@ -68,7 +68,11 @@ def test_what_changed_is_named_and_restart_begins_anew(model: str, folder: Path)
     assert (refused.exit_code, "ends at row 2, it had a row 3" in refused.stderr) == (2, True)
     refused = batch(model, folder, "--max-tokens", "9", "--seed", "3")
     assert "since this job began, --seed was 0, is 3; --max-tokens was 128, is 9" in refused.stderr
+    assert batch("no-such-model", folder, "--restart").exit_code == 1
     assert names(folder) == ["r1", "r2", "r3"]
+    ask(folder, ROWS)
+    assert batch(model, folder).exit_code == 0, "what could not begin anew is still there"
+    ask(folder, ROWS[:2])
     assert batch(model, folder, "--max-tokens", "9", "--restart").exit_code == 0
     assert names(folder) == ["r1", "r2"]
 

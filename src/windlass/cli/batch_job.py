@@ -57,12 +57,12 @@ class BatchJob:
     def run(self) -> None:
         """Begins it or goes on with it, to its end or until somebody stops it."""
         with display(self.output.quiet) as screen, OpenJob(JobPlace(Path(self.target))) as job:
-            self._make_room(job)
+            anew = self._begins_anew(job)
             if not job.is_begun and not self._has_a_good_row():
                 summary = self._refused()
             else:
                 with self.timeline.recording(self.model, screen) as trace:
-                    summary = self._worked(job, screen, trace)
+                    summary = self._worked(job, anew, screen, trace)
             screen.close()
             screen.say(summary.lines())
         if self.output.json:
@@ -91,20 +91,20 @@ class BatchJob:
         sink.close()
         return BatchSummary(len(lines), tuple(lines), None)
 
-    def _make_room(self, job: OpenJob) -> None:
-        """Raises UsageError for a file that is there and belongs to no job, unless it may be replaced.
+    def _begins_anew(self, job: OpenJob) -> bool:
+        """Whether what is known of a job is to be dropped once its model is there.
 
-        A job that was begun waits for its disk; a new one would fail at once.
+        A job that was begun waits for its disk; a new one would fail at once. Raises UsageError for a file that is
+        there and belongs to no job, unless it may be replaced.
         """
-        if job.is_begun and self.flags.restart:
-            job.drop()
-        elif job.is_begun:
+        if job.is_begun:
+            if self.flags.restart:
+                return True
             known = Patience(None, _warn, lambda: False).persist(job.begin)
-            if self.flags.overwrite and known.fact("state") == DONE:
-                job.drop()
-        else:
-            self._refuse_strange_folder()
-            answer_sink(self.target, may_exist=self.flags.overwrite).close()
+            return self.flags.overwrite and known.fact("state") == DONE
+        self._refuse_strange_folder()
+        answer_sink(self.target, may_exist=self.flags.overwrite).close()
+        return False
 
     def _refuse_strange_folder(self) -> None:
         folder = Path(self.target)
@@ -114,12 +114,14 @@ class BatchJob:
                 "folder of its own for answers in Parquet"
             )
 
-    def _worked(self, job: OpenJob, screen: Display, trace: Any) -> BatchSummary:
+    def _worked(self, job: OpenJob, anew: bool, screen: Display, trace: Any) -> BatchSummary:
         meter = Meter(screen.on_progress)
         begin, work = late("jobs.batch.begin"), late("jobs.batch.run")
         with opened(self.model, self.budget, meter.on_engine, trace) as llm:
             defaults = self.sampling.applied_to(llm.default_sampling_params)
             identity = begin.identity_of(llm, self.model, self.budget.revision, self._formats(), defaults)
+            if anew:
+                job.drop()
             journal = job.begin()
             begin.agree(journal, identity)
             self._register(job.place)
@@ -143,7 +145,7 @@ class BatchJob:
         """Says how to go on."""
         counts, total = journal.counts(), self.source.count()
         of = "" if total is None else f" of {total}"
-        sys.stderr.write(f"{word}: {counts.finished}{of} rows are in {self.target}\n")
+        sys.stderr.write(f"{word}: {counts.finished}{of} rows are done\n")
         sys.stderr.write(f"the same command goes on with the others: {_command()}\n")
         return typer.Exit(INTERRUPTED)
 
