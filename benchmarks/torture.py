@@ -1,7 +1,7 @@
 """A job that is killed, runs out of disk and cannot read its model ends with the tokens of an undisturbed one.
 
     python -m benchmarks torture                       # 200 rows, 30 kills, on the model in the box, float32
-    python -m benchmarks torture --rows 40 --kills 5
+    python -m benchmarks torture --rows 40 --kills 5 --parts killed full
 
 Every start is a process of its own, and the killing is SIGKILL at random instants. The full disk is a tmpfs where one
 may be mounted, else the part is left out; so is that of read errors where there is no strace to inject them. Prints
@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ from windlass.jobs.batch.place import JobPlace
 from windlass.jobs.demo_verse import OPENINGS, SPEAKERS
 from windlass.packaged_model import packaged_model_folder
 
+Tokens = dict[str, list[int]]
+PARTS = ("killed", "full", "errors")
 POLL = 0.002
 """Seconds between two looks at the journal."""
 FLAGS = ("--dtype", "float32", "--device", "cpu", "--checkpoint-every", "8")
+BUSY = (*FLAGS, "--block-size", "4")
 DISK, ROOM = 32 << 20, 200 << 10
 """Bytes of the small disk, and what of them is free at first."""
-READ_ERRORS = ("strace", "-f", "-qqq", "-o", os.devnull, "-P")
-INJECTED = ("-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO:when=30+150")
+STRACE = ("strace", "-f", "-qqq", "--seccomp-bpf", "-o", os.devnull, "-P")
+INJECTED = ("-e", "trace=preadv,preadv2", "-e", "inject=preadv,preadv2:error=EIO:when=500+2500")
 
 
 @dataclass
@@ -173,17 +177,28 @@ def fill_the_disk(job: Job, ballast: Path, pauses: int) -> int:
     return sum(said.count("paused: ") for said in job.said)
 
 
-def streaming_budget(job: Job) -> str:
-    """A budget under which the weights are read in every pass."""
-    refused = Job(job.source, job.target.with_suffix(".refused"), (*job.flags, "--host-memory", "400MiB"))
-    refused.ended(refused.start())
-    needed = re.search(r"needs (\d+) MiB", refused.said[-1])
-    if needed is None:
-        raise SystemExit(f"no budget was refused:\n{refused.said[-1]}")
-    return f"{int(needed[1]) + 4}MiB"
+def streaming_budget(source: Path, folder: Path) -> str:
+    """The least budget that is not refused, within a MiB: weights stream under it."""
+    target = folder / "refused.jsonl"
+    least = 400
+    while least < 1000:
+        job = Job(source, target, (*FLAGS, "--host-memory", f"{least}MiB"))
+        process = job.start()
+        accepted = wait_for(process, partial(_is_planned, job))
+        process.kill()
+        job.ended(process)
+        needed = re.search(r"needs (\d+) MiB", job.said[-1])
+        if accepted or needed is None:
+            return f"{least}MiB"
+        least = least + 1 if least > 400 else int(needed[1]) - 10
+    raise SystemExit("every budget below 1000 MiB was refused")
 
 
-def compared(name: str, job: Job, right: dict[str, list[int]]) -> None:
+def _is_planned(job: Job) -> bool:
+    return "weights  " in job.log()
+
+
+def compared(name: str, job: Job, right: Tokens) -> None:
     """Raises SystemExit where the rows are not those of the undisturbed run."""
     found = job.tokens()
     missing = right.keys() - found.keys()
@@ -193,50 +208,66 @@ def compared(name: str, job: Job, right: dict[str, list[int]]) -> None:
     print(f"{name}: {len(found)} rows, each once, with the tokens of an undisturbed run", flush=True)
 
 
+def killed(right: Tokens, source: Path, folder: Path, kills: int, draw: random.Random) -> None:
+    """SIGKILL at random instants."""
+    job, start = Job(source, folder / "killed.jsonl", BUSY), time.monotonic()
+    count, at = kill_again_and_again(job, len(right), kills, draw)
+    job.finish()
+    print(f"{count} kills, with so many rows finished: {at}; {time.monotonic() - start:.0f} s in all")
+    compared("killed", job, right)
+
+
+def full_disk(right: Tokens, source: Path) -> None:
+    """Output and journal on a disk that fills up."""
+    with small_disk(DISK) as disk:
+        if disk is None:
+            print("full disk: left out, nothing may be mounted here")
+            return
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(DISK - ROOM))
+        job = Job(source, disk / "full.jsonl", BUSY)
+        print(f"{fill_the_disk(job, ballast, 3)} pauses on a full disk, killed once")
+        compared("full disk", job, right)
+
+
+def read_errors(right: Tokens, source: Path, folder: Path) -> None:
+    """Weights that stream, from a file whose reading fails now and then."""
+    if shutil.which("strace") is None:
+        print("read errors: left out, there is no strace here")
+        return
+    weights = str(packaged_model_folder() / "model.safetensors")
+    flags = (*FLAGS, "--host-memory", streaming_budget(source, folder))
+    job = Job(source, folder / "errors.jsonl", flags, (*STRACE, weights, *INJECTED))
+    job.finish()
+    said = job.said[-1]
+    streams = re.search(r"weights  (.*)", said)
+    print(f"{said.count('Input/output error')} read errors injected; weights {streams[1] if streams else '?'}")
+    compared("read errors", job, right)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     draw = random.Random(given.seed)
     print(machine())
     with tempfile.TemporaryDirectory(prefix="windlass-torture-") as name:
         folder = Path(name)
-        source = folder / "questions.jsonl"
+        source, start = folder / "questions.jsonl", time.monotonic()
         write_questions(source, given.rows, draw)
         calm = Job(source, folder / "calm.jsonl")
-        start = time.monotonic()
         calm.finish()
         right = calm.tokens()
         print(f"undisturbed: {len(right)} rows in {time.monotonic() - start:.0f} s", flush=True)
-
-        killed = Job(source, folder / "killed.jsonl", (*FLAGS, "--block-size", "4"))
-        start = time.monotonic()
-        kills, at = kill_again_and_again(killed, given.rows, given.kills, draw)
-        killed.finish()
-        print(f"{kills} kills, with so many rows finished: {at}; {time.monotonic() - start:.0f} s in all")
-        compared("killed", killed, right)
-
-        with small_disk(DISK) as disk:
-            if disk is None:
-                print("full disk: left out, nothing may be mounted here")
-            else:
-                ballast = disk / "ballast"
-                ballast.write_bytes(bytes(DISK - ROOM))
-                full = Job(source, disk / "full.jsonl", (*FLAGS, "--block-size", "4"))
-                print(f"{fill_the_disk(full, ballast, 3)} pauses on a full disk, killed once")
-                compared("full disk", full, right)
-
-        if shutil.which("strace") is None:
-            print("read errors: left out, there is no strace here")
-            return
-        weights = str(packaged_model_folder() / "model.safetensors")
-        flags = (*FLAGS, "--host-memory", streaming_budget(calm))
-        errors = Job(source, folder / "errors.jsonl", flags, (*READ_ERRORS, weights, *INJECTED))
-        errors.finish()
-        print(f"{errors.said[-1].count('Input/output error')} read errors injected into the model's file ({flags[-1]})")
-        compared("read errors", errors, right)
+        if "killed" in given.parts:
+            killed(right, source, folder, given.kills, draw)
+        if "full" in given.parts:
+            full_disk(right, source)
+        if "errors" in given.parts:
+            read_errors(right, source, folder)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class FakeLLM:
         self.report = RunReport()
         self.plan = PLAN
         self.workloads: list[Workload] = []
+        self.adopted: list[Plan] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
         self.begun: list[tuple[tuple[int, ...], ...]] = []
         self._ends_after, self._fails_after, self._block_size = ends_after, list(fails_after), block_size
@@ -62,6 +63,7 @@ class FakeLLM:
         return self.plan
 
     def adopt(self, plan: Plan) -> None:
+        self.adopted.append(plan)
         self.plan = plan
 
     def prepare(self, workload: Workload) -> Plan:

@@ -332,6 +332,7 @@ class TestADiskThatFails:
         assert world.ask(*asks(LENGTHS)).start(llm) == DONE
         assert world.texts() == [text(length) for length in LENGTHS]
         assert [line.split(":")[0] for line in world.said] == ["paused", "paused"]
+        assert (llm.adopted, len(llm.workloads)) == ([llm.plan, llm.plan], 1)  # loaded again by the plan it had
 
     def test_until_somebody_stops_it(self, world: JobWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         def failing(self: JsonlAnswers, rows: object) -> None:

@@ -14,6 +14,7 @@ from windlass.errors import RequestError, StorageError
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
+from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, RUNNING, STOPPED
@@ -66,6 +67,8 @@ class Run:
         self._ledger = Ledger(journal, outbox, meter, work.model, work.settings.checkpoint_every)
         self._patience = Patience(journal, doors.warn, self._is_to_end, work.wait_scale)
         self._workload: Workload | None = None
+        self._plan: Plan | None = None
+        self._broke_off = False
         self._cancelled = self._told_cut = False
 
     def run(self) -> str:
@@ -103,6 +106,7 @@ class Run:
             try:
                 return self._over_the_input()
             except StorageError as error:
+                self._broke_off = True
                 if self._meter.progress.rows > rows:
                     waits.reset()
                 if not self._patience.pause(error, waits):
@@ -111,6 +115,9 @@ class Run:
     def _over_the_input(self) -> bool:
         """Asks all that is still to be asked. Raises StorageError, and can be called again."""
         self._ledger.forget()
+        if self._broke_off and self._plan is not None:
+            # A process that has run holds a little more than one that has not: planned anew, it might not fit any more.
+            self._llm.adopt(self._plan)
         self._patience.persist(self._ledger.write)
         work, longest = self._work, self._llm.opened.facts.max_model_len
         intake = Intake(
@@ -131,7 +138,10 @@ class Run:
         self._tell_cut(intake)
         workload = feed.workload(self._workload)
         if workload != self._workload:
-            self._doors.say(self._llm.prepare(workload).lines())
+            if self._broke_off:
+                self._llm.adopt(self._llm.plan_for(workload))
+            self._plan = self._llm.prepare(workload)
+            self._doors.say(self._plan.lines())
             total = self._meter.progress.total or workload.num_prompts
             left = max(1, total - self._meter.progress.rows)
             self._meter.expect(self._doors.forecast(replace(workload, num_prompts=left)))
