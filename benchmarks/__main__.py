@@ -17,6 +17,7 @@ NAMES = (
     "quality",
     "cuda_products",
     "torture",
+    "continuous",
 )
 
 

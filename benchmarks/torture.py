@@ -33,6 +33,8 @@ from windlass.jobs.demo_verse import OPENINGS, SPEAKERS
 from windlass.packaged_model import packaged_model_folder
 
 Tokens = dict[str, list[int]]
+ABOVE = 4
+"""MiB."""
 PARTS = ("killed", "full", "errors")
 POLL = 0.002
 """Seconds between two looks at the journal."""
@@ -178,7 +180,7 @@ def fill_the_disk(job: Job, ballast: Path, pauses: int) -> int:
 
 
 def streaming_budget(source: Path, folder: Path) -> str:
-    """The least budget that is not refused, within a MiB: weights stream under it."""
+    """A little above the least budget that is not refused: weights stream, to a few sequences."""
     target = folder / "refused.jsonl"
     least = 400
     while least < 1000:
@@ -189,7 +191,7 @@ def streaming_budget(source: Path, folder: Path) -> str:
         job.ended(process)
         needed = re.search(r"needs (\d+) MiB", job.said[-1])
         if accepted or needed is None:
-            return f"{least}MiB"
+            return f"{least + ABOVE}MiB"
         least = least + 1 if least > 400 else int(needed[1]) - 10
     raise SystemExit("every budget below 1000 MiB was refused")
 
