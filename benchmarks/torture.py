@@ -33,13 +33,12 @@ from windlass.jobs.demo_verse import OPENINGS, SPEAKERS
 from windlass.packaged_model import packaged_model_folder
 
 Tokens = dict[str, list[int]]
-ABOVE = 4
-"""MiB."""
 PARTS = ("killed", "full", "errors")
 POLL = 0.002
 """Seconds between two looks at the journal."""
 FLAGS = ("--dtype", "float32", "--device", "cpu", "--checkpoint-every", "8")
 BUSY = (*FLAGS, "--block-size", "4")
+STREAMED = (*FLAGS, "--block-size", "8", "--micro-batch-tokens", "128")
 DISK, ROOM = 32 << 20, 200 << 10
 """Bytes of the small disk, and what of them is free at first."""
 STRACE = ("strace", "-f", "-qqq", "--seccomp-bpf", "-o", os.devnull, "-P")
@@ -180,18 +179,18 @@ def fill_the_disk(job: Job, ballast: Path, pauses: int) -> int:
 
 
 def streaming_budget(source: Path, folder: Path) -> str:
-    """A little above the least budget that is not refused: weights stream, to a few sequences."""
+    """A little above the least budget that is not refused: weights stream under it."""
     target = folder / "refused.jsonl"
     least = 400
     while least < 1000:
-        job = Job(source, target, (*FLAGS, "--host-memory", f"{least}MiB"))
+        job = Job(source, target, (*STREAMED, "--host-memory", f"{least}MiB"))
         process = job.start()
         accepted = wait_for(process, partial(_is_planned, job))
         process.kill()
         job.ended(process)
         needed = re.search(r"needs (\d+) MiB", job.said[-1])
         if accepted or needed is None:
-            return f"{least + ABOVE}MiB"
+            return f"{least + 1}MiB"
         least = least + 1 if least > 400 else int(needed[1]) - 10
     raise SystemExit("every budget below 1000 MiB was refused")
 
@@ -238,7 +237,7 @@ def read_errors(right: Tokens, source: Path, folder: Path) -> None:
         print("read errors: left out, there is no strace here")
         return
     weights = str(packaged_model_folder() / "model.safetensors")
-    flags = (*FLAGS, "--host-memory", streaming_budget(source, folder))
+    flags = (*STREAMED, "--host-memory", streaming_budget(source, folder))
     job = Job(source, folder / "errors.jsonl", flags, (*STRACE, weights, *INJECTED))
     job.finish()
     said = job.said[-1]

@@ -33,6 +33,7 @@ class JobWorld:
     folder: Path
     settings: JobSettings = JobSettings()
     window: int = 2000
+    length_asked: bool = False
     files: dict[str, str] = field(default_factory=lambda: dict(FILES))
     defaults: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -90,7 +91,14 @@ class JobWorld:
             identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults))
             agree(journal, identity)
             work = Work(
-                "model", row_source(str(self.source)), identity, defaults, self.settings, self.window, wait_scale=0.0
+                "model",
+                row_source(str(self.source)),
+                identity,
+                defaults,
+                self.settings,
+                self.length_asked,
+                self.window,
+                wait_scale=0.0,
             )
             open_sink = partial(answer_sink, str(self.target), may_exist=True)
             outbox = Outbox(journal, open_sink, self.settings.order, self.said.append)

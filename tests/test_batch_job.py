@@ -108,6 +108,16 @@ class TestWhatIsAsked:
         assert world.texts()[-2:] == ["xxxx", "x"]
         assert [(work.prompt_len, work.gen_len) for work in llm.workloads] == [(2, 3), (2, 9), (40, 9)]
 
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_an_answer_that_cannot_be_as_long_as_asked_is_cut_and_that_is_said_once(
+        self, world: JobWorld, asked: bool
+    ) -> None:
+        world.length_asked = asked
+        world.ask({"prompt": "x" * 60}, {"prompt": "x" * 61}).start()
+        assert world.texts() == ["xxxx", "xxx"]
+        said = "warning: --max-tokens 16 is more than the prompt of row 1, 60 tokens, leaves of the 64 this model takes"
+        assert [line.partition(";")[0] for line in world.said] == ([said] if asked else [])
+
     def test_a_row_that_fits_the_model_at_its_full_length_fits_whatever_was_before(self, tmp_path: Path) -> None:
         world, llm = JobWorld(tmp_path, window=1), FakeLLM()
         world.ask({"prompt": "x" * 60, "max_tokens": 4}, {"prompt": "x", "max_tokens": 50}).start(llm)

@@ -36,6 +36,16 @@ def test_time_left_goes_by_the_rows_of_this_process_alone(told: Told) -> None:
     assert (now.left, now.forecast) == (180.0, 90.0)
 
 
+def test_a_model_that_is_loaded_again_on_the_way_changes_no_count(told: Told) -> None:
+    told.meter.begin(rows=0, refused=0, total=10)
+    told.meter.expect(seconds=50.0)
+    told.now += 10
+    told.meter.finished(answered=2, refused=0, tokens=8)
+    told.meter.expect(seconds=70.0)
+    now = told.meter.progress
+    assert (now.tokens, now.seconds, now.left, now.forecast) == (8, 10.0, 40.0, 80.0)
+
+
 def test_before_the_first_row_the_forecast_says_what_is_left(told: Told) -> None:
     told.meter.begin(rows=0, refused=0, total=10)
     assert told.meter.progress.left is None

@@ -125,7 +125,9 @@ class BatchJob:
             journal = job.begin()
             begin.agree(journal, identity)
             self._register(job.place)
-            orders = work.Work(self.model, self.source, identity, defaults, self.flags.settings)
+            orders = work.Work(
+                self.model, self.source, identity, defaults, self.flags.settings, self.sampling.asks_for_length
+            )
             outbox = Outbox(journal, partial(answer_sink, self.target, may_exist=True), self.flags.order, _warn)
             with JobStop() as stop:
                 doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))

@@ -24,6 +24,7 @@ class Meter:
         self._forecast: float | None = None
         self._start = clock()
         self._disk_rate = 0.0
+        self._is_at_work = False
 
     def begin(self, rows: int, refused: int, total: int | None) -> None:
         """So many rows are finished, of so many."""
@@ -31,9 +32,11 @@ class Meter:
         self._refused, self._total, self._start = refused, total, self._clock()
 
     def expect(self, seconds: float | None) -> None:
-        """The model is loaded; `seconds` are forecast for the rows that are left."""
-        self._forecast, self._start = seconds, self._clock()
-        self._rows_before, self._tokens = self._rows, 0
+        """The model is loaded; `seconds` are forecast for the rows that are left. The first loading is not counted."""
+        if not self._is_at_work:
+            self._is_at_work, self._start = True, self._clock()
+            self._rows_before, self._tokens = self._rows, 0
+        self._forecast = None if seconds is None else self._clock() - self._start + seconds
 
     def finished(self, answered: int, refused: int, tokens: int) -> None:
         """More rows are finished, with so many new tokens."""

@@ -33,7 +33,8 @@ from windlass.jobs.rows.row_source import RowSource
 class Work:
     """Rows of `source`, to be asked of the model named `model`, with `defaults` where they say nothing.
 
-    `window`: rows that are read at once. `wait_scale` multiplies every wait for a disk.
+    `length_asked`: somebody wants to know when an answer cannot be as long as the defaults say. `window`: rows that are
+    read at once. `wait_scale` multiplies every wait for a disk.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Work:
     identity: JobIdentity
     defaults: SamplingParams
     settings: JobSettings = JobSettings()
+    length_asked: bool = False
     window: int = WINDOW
     wait_scale: float = 1.0
 
@@ -187,11 +189,11 @@ class Run:
 
     def _tell_cut(self, intake: Intake) -> None:
         """Once: what holds for one row mostly holds for the next."""
-        if intake.cut is None or self._told_cut:
+        if intake.cut is None or self._told_cut or not self._work.length_asked:
             return
         self._told_cut = True
         self._doors.warn(
-            f"warning: max_tokens {self._work.defaults.max_tokens} is more than the prompt of row "
+            f"warning: --max-tokens {self._work.defaults.max_tokens} is more than the prompt of row "
             f"{intake.cut.row.line}, {len(intake.cut.prompt_token_ids)} tokens, leaves of the "
             f"{self._llm.opened.facts.max_model_len} this model takes; such answers end there at the latest"
         )
