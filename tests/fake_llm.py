@@ -1,11 +1,13 @@
 """An engine that answers at once and as told, for the jobs around it: prompts end in the order of their lengths."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import SimpleNamespace
 
-from windlass.errors import UsageError
+from windlass.errors import StorageError, UsageError
 from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
 from windlass.facts.plan import MemoryBill, Plan
+from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
@@ -28,17 +30,30 @@ class FakeTokenizer:
 
 
 class FakeLLM:
-    """Answers `x` once a pass for every sequence, max_tokens times; `ends_after` passes Ctrl-C is pressed."""
+    """Answers `x` once a pass for every sequence, max_tokens times; `ends_after` passes Ctrl-C is pressed.
 
-    def __init__(self, max_model_len: int = 64, ends_after: int | None = None) -> None:
+    `answer` has `block_size` places; what it was asked goes to `asked` and `begun` as it is drawn.
+
+    Calls one after the other break off with a disk that fails after so many passes of `fails_after`.
+    """
+
+    def __init__(
+        self,
+        max_model_len: int = 64,
+        ends_after: int | None = None,
+        fails_after: Sequence[int] = (),
+        block_size: int = 8,
+    ) -> None:
         self.tokenizer = FakeTokenizer()
         self.opened = SimpleNamespace(facts=SimpleNamespace(max_model_len=max_model_len, vocab_size=256), made=None)
         self.default_sampling_params = SamplingParams(temperature=0.0)
         self.report = RunReport()
         self.plan = PLAN
         self.workloads: list[Workload] = []
+        self.adopted: list[Plan] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
-        self._ends_after = ends_after
+        self.begun: list[tuple[tuple[int, ...], ...]] = []
+        self._ends_after, self._fails_after, self._block_size = ends_after, list(fails_after), block_size
         self._next_request = 7  # the engine does not begin at 0 when it has answered before
 
     def check(self, sampling_params: SamplingParams) -> None:
@@ -48,6 +63,7 @@ class FakeLLM:
         return self.plan
 
     def adopt(self, plan: Plan) -> None:
+        self.adopted.append(plan)
         self.plan = plan
 
     def prepare(self, workload: Workload) -> Plan:
@@ -64,6 +80,41 @@ class FakeLLM:
             for number, (prompt, each) in enumerate(self.asked):
                 if done <= (each.max_tokens or 1):
                     yield self._output(self._next_request + number, prompt, each, done)
+
+    def answer(
+        self,
+        requests: Iterable[Request],
+        workload: Workload,
+        *,
+        stream: bool = False,
+        until: Callable[[], bool] | None = None,
+    ) -> Iterator[RequestOutput]:
+        source, running, passes = iter(requests), dict[str, tuple[Request, int]](), 0
+        fails_after = self._fails_after.pop(0) if self._fails_after else None
+        while running := running | {
+            request.request_id: (request, len(request.begun[0]) if request.begun else 0)
+            for request in map(self._drawn, islice(source, self._block_size - len(running)))
+        }:
+            passes += 1
+            if self._ends_after is not None and passes > self._ends_after:
+                raise KeyboardInterrupt
+            if fails_after is not None and passes > fails_after:
+                raise StorageError("model.safetensors cannot be read at byte 0: Input/output error")
+            for name, (request, before) in list(running.items()):
+                prompt, params = list(request.prompt_token_ids), request.sampling_params
+                output = self._output(int(name), prompt, params, before + 1)
+                running[name] = request, before + 1
+                if output.finished:
+                    del running[name]
+                if output.finished or stream:
+                    yield output
+            if until is not None and until():
+                return
+
+    def _drawn(self, request: Request) -> Request:
+        self.asked.append((list(request.prompt_token_ids), request.sampling_params))
+        self.begun.append(request.begun)
+        return request
 
     def generate(self, prompts: Sequence[Mapping[str, list[int]]], params: SamplingParams) -> list[RequestOutput]:
         """Takes a second for the prompts and two for the rest, each time."""

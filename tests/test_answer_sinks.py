@@ -152,7 +152,7 @@ def test_less_than_the_position_says_is_an_error_that_names_it(place: Place) -> 
         os.truncate(path, path.stat().st_size - 1)
     with (
         closing(opened(may_exist=True)) as again,
-        pytest.raises(StorageError, match=r"(part-00001\.parquet is gone|was cut or replaced).*--restart"),
+        pytest.raises(StorageError, match=r"(part-00001\.parquet is gone|was cut or replaced)"),
     ):
         again.rewind(sink.position())
 
@@ -168,7 +168,7 @@ def test_something_else_of_the_same_length_is_an_error(place: Place) -> None:
         path.write_bytes(path.read_bytes().replace(b'"d"', b'"x"'))
     with (
         closing(opened(may_exist=True)) as again,
-        pytest.raises(StorageError, match=r"(damaged|was changed).*--restart"),
+        pytest.raises(StorageError, match=r"(damaged|was changed)"),
     ):
         again.rewind(sink.position())
 

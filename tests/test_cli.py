@@ -22,7 +22,7 @@ from windlass.engine.llm import LLM
 from windlass.facts.completion import RequestOutput
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "eval ppl", "demo", "version")
+VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "eval ppl", "demo", "jobs", "version")
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +181,18 @@ def test_batch_says_once_how_many_answers_are_cut(tiny_model: str) -> None:
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C comes with the third output of every stream."""
-    stream = LLM.stream
+    stream, answer = LLM.stream, LLM.answer
 
-    def short(self: LLM, *arguments: Any) -> Iterator[RequestOutput]:
-        for number, output in enumerate(stream(self, *arguments)):
+    def short(outputs: Iterator[RequestOutput]) -> Iterator[RequestOutput]:
+        for number, output in enumerate(outputs):
             if number == 2:
                 raise KeyboardInterrupt
             yield output
 
-    monkeypatch.setattr(LLM, "stream", short)
+    monkeypatch.setattr(LLM, "stream", lambda *arguments: short(stream(*arguments)))
+    monkeypatch.setattr(
+        LLM, "answer", lambda *arguments, **named: short(answer(*arguments, **named | {"stream": True}))
+    )
 
 
 class TestTheModelInTheBox:
@@ -262,7 +265,9 @@ def test_ctrl_c_ends_a_batch_with_the_rows_it_has(tiny_model: str, tmp_path: Pat
     questions, answers = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     questions.write_text('{"prompt": "a", "max_tokens": 1}\n{"prompt": "b", "max_tokens": 9}\n')
     result = windlass("batch", tiny_model, "-i", str(questions), "-o", str(answers), "--quiet")
-    assert (result.exit_code, result.stderr) == (130, f"interrupted: 1 of 2 rows are in {answers}\n")
+    said, how_to_go_on = result.stderr.splitlines()
+    assert (result.exit_code, said) == (130, "interrupted: 1 of 2 rows are done")
+    assert how_to_go_on.startswith("the same command goes on with the others: windlass ")
     assert len(answers.read_text().splitlines()) == 1
 
 

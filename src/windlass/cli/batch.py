@@ -2,13 +2,16 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from windlass.cli.batch_job import BatchJob
 from windlass.cli.budget_flags import BudgetFlags, ModelName
 from windlass.cli.display import Display, display
 from windlass.cli.exits import FAILED, INTERRUPTED
+from windlass.cli.job_flags import JobFlags
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
@@ -21,6 +24,7 @@ from windlass.facts.batch_row import BadRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.jobs.answer_file import AnswerFile, check_apart
 from windlass.jobs.question_file import Row, read_rows
+from windlass.jobs.rows.row_source import row_source
 
 EXAMPLES = (
     "windlass batch ./model -i prompts.jsonl -o answers.jsonl --host-memory 4GiB",
@@ -39,27 +43,54 @@ def batch(
         typer.Option("--input", "-i", metavar="FILE", help="Rows: .jsonl .csv .tsv .parquet", rich_help_panel=_PANEL),
     ],
     target: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Answers, in the same order.", rich_help_panel=_PANEL)
+        str,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Answers: .jsonl, or a folder/ of Parquet.", rich_help_panel=_PANEL
+        ),
     ],
     sampling: SamplingFlags,
     output: OutputFlags,
+    job: JobFlags,
     budget: BudgetFlags,
     timeline: TimelineFlags,
     prompts: PromptFlags,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
-    ] = False,
 ) -> None:
     """Answer a file of prompts.
 
     Rows are OpenAI batch rows, {"prompt": ...}, or those of a table; a bad row gets an error row and the others are
-    answered. Sampling flags are for what a row leaves open. A dash in place of a file is standard input or output.
+    answered. Sampling flags are for what a row leaves open. A job that was stopped or killed goes on where it was when
+    the same command is given again; `windlass jobs` shows how it stands. A dash in place of a file is standard input
+    or output; such a batch cannot be taken up again.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
     timeline.check()
-    rows = read_rows(source, prompts.form())
+    if _is_piped(source, target):
+        rows = read_rows(source, prompts.form())
+        _batch_once(model, rows, target, sampling, output, job.overwrite, budget, timeline)
+    else:
+        rows_of = row_source(source, prompts.form())
+        BatchJob(model, source, rows_of, target, sampling, output, budget, timeline, job).run()
+
+
+def _is_piped(source: str, target: str) -> bool:
+    """Whether one end cannot be come back to: a pipe, a device."""
+    ends = (Path(source), Path(target))
+    return "-" in (source, target) or any(end.exists() and not (end.is_file() or end.is_dir()) for end in ends)
+
+
+def _batch_once(
+    model: str,
+    rows: list[Row],
+    target: str,
+    sampling: SamplingFlags,
+    output: OutputFlags,
+    overwrite: bool,
+    budget: BudgetFlags,
+    timeline: TimelineFlags,
+) -> None:
+    """Without a journal."""
     with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
         try:
             with timeline.recording(model, screen) as trace:

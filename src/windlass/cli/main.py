@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, demo, doctor, eval, plan, quantize, run, version
+from windlass.cli import batch, bench, chat, demo, doctor, eval, jobs, plan, quantize, run, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -75,14 +75,21 @@ def _evaluation(context: typer.Context) -> None:
         sys.stdout.write(context.get_help() + "\n")
 
 
+def _epilog(examples: tuple[str, ...]) -> str:
+    # Two line ends between lines: the help joins lines that only one parts.
+    return "\n\n".join(("Examples:", *(f"  {example}" for example in examples)))
+
+
 def _add(group: typer.Typer, verbs: Iterable[tuple[Callable[..., None], tuple[str, ...]]]) -> None:
     for verb, examples in verbs:
-        # Two line ends between lines: the help joins lines that only one parts.
-        epilog = "\n\n".join(("Examples:", *(f"  {example}" for example in examples)))
-        group.command(epilog=epilog)(with_flags(verb))
+        group.command(epilog=_epilog(examples))(with_flags(verb))
 
 
 _add(app, _VERBS)
+batch_jobs = typer.Typer(invoke_without_command=True)
+batch_jobs.callback(epilog=_epilog(jobs.EXAMPLES))(jobs.jobs)
+_add(batch_jobs, jobs.VERBS)
+app.add_typer(batch_jobs, name="jobs")
 _add(evaluations, eval.VERBS)
 app.add_typer(evaluations, name="eval")
 

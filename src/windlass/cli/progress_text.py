@@ -9,7 +9,7 @@ from windlass.units import format_bytes, format_rate, format_seconds, format_siz
 
 
 def done_text(event: Progress) -> str:
-    """`1.20 of 6.03 GB` while loading, `412/1024` tokens after."""
+    """`1.20 of 6.03 GB` while loading, `412/1024` tokens or rows after."""
     if event.phase in ("load", "download", "pack"):
         return _beside(format_bytes(event.done), format_bytes(event.total))
     return f"{event.done}/{event.total}"
@@ -36,9 +36,10 @@ def memory_text(event: Progress) -> str:
 
 
 def left_text(event: Progress) -> str:
-    """Time left; empty while it is not known and when nothing is left."""
+    """Time left, of a job beside the forecast of the whole; empty while it is not known and when nothing is left."""
     known = math.isfinite(event.seconds_left) and event.seconds_left > 0
-    return f"{format_seconds(event.seconds_left)} left" if known else ""
+    forecast = f" ({format_seconds(event.forecast)} forecast)" if event.forecast else ""
+    return f"{format_seconds(event.seconds_left)} left{forecast}" if known else ""
 
 
 def json_line(event: Progress) -> str:

@@ -34,7 +34,7 @@ Asked = Question | BadRow
 
 def questions(llm: LLM, rows: Sequence[BatchRow | BadRow], defaults: SamplingParams) -> list[Asked]:
     """The rows ready for the engine; one that this model cannot answer becomes a bad row that says why."""
-    return [_question(llm, row, defaults) if isinstance(row, BatchRow) else row for row in rows]
+    return [question(llm, row, defaults) if isinstance(row, BatchRow) else row for row in rows]
 
 
 def cut_short(asked: Sequence[Asked]) -> int:
@@ -73,7 +73,8 @@ def answer_questions(llm: LLM, model: str, asked: Sequence[Asked], answers: Answ
     return BatchSummary(len(asked), refused, llm.report if len(refused) < len(asked) else None)
 
 
-def _question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
+def question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
+    """A row ready for the engine, or a bad row that says why this model cannot answer it."""
     try:
         tokens = _prompt_token_ids(llm, row)
         sampling: dict[str, Any] = dict(row.body.sampling)  # checked when the row was read

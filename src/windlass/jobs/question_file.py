@@ -16,8 +16,13 @@ def read_rows(path: str, form: PromptForm | None = None) -> list[Row]:
     source = row_source(path, form)
     rows = list(named_once(source.rows()))
     if not rows:
-        raise UsageError(
-            f'{source.describe()} holds no rows; write one JSON object a line, as {{"prompt": "Once upon a time"}}, '
-            f"or a table with a header and a row below it"
-        )
+        raise no_rows(source.describe())
     return rows
+
+
+def no_rows(where: str) -> UsageError:
+    """What is wrong with a file that has none."""
+    return UsageError(
+        f'{where} holds no rows; write one JSON object a line, as {{"prompt": "Once upon a time"}}, or a table with a '
+        f"header and a row below it"
+    )

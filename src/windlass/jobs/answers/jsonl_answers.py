@@ -45,15 +45,18 @@ class JsonlAnswers:
         self._bytes += len(lot)
 
     def sync(self) -> None:
-        """A stream has nothing to sync: what was given to it is gone."""
+        """A stream has nothing to sync: what was given to it is gone. A file that lost its name raises StorageError."""
         if self._regular and self._touched:
             try:
                 os.fsync(self._file.fileno())
                 if not self._named:
                     sync_folder(Path(self.path).absolute().parent)
                     self._named = True
+                here, there = os.fstat(self._file.fileno()), os.stat(self.path)
             except OSError as error:
                 raise self._failure("write", error) from error
+            if not os.path.samestat(here, there):
+                raise StorageError(f"{self.path} was replaced by another file while it was written")
         self._safe = {"rows": self._rows, "bytes": self._bytes, "tail": self._tail(self._bytes)}
 
     def position(self) -> dict[str, object]:
@@ -72,13 +75,11 @@ class JsonlAnswers:
         there = os.fstat(self._file.fileno()).st_size
         if there < nbytes:
             raise StorageError(
-                f"{self.path} has {there} bytes, and {nbytes} ({rows} rows) were written: it was cut or replaced; put "
-                f"it back, or begin again with --restart"
+                f"{self.path} has {there} bytes, and {nbytes} ({rows} rows) were written: it was cut or replaced"
             )
         if self._tail(nbytes) != position.get("tail", 0):
             raise StorageError(
-                f"{self.path} does not hold at byte {nbytes} what was written there ({rows} rows): it was changed; put "
-                f"it back, or begin again with --restart"
+                f"{self.path} does not hold at byte {nbytes} what was written there ({rows} rows): it was changed"
             )
         self._rows, self._bytes = rows, nbytes
         self._cut()
@@ -88,11 +89,13 @@ class JsonlAnswers:
         """A file that was not there and got no rows is removed."""
         if self._file.closed:
             return
-        if self._regular and self._touched:
-            self._cut()
-        self.sync()
-        if self.path != _STANDARD_OUTPUT:
-            self._file.close()
+        try:
+            if self._regular and self._touched:
+                self._cut()
+            self.sync()
+        finally:
+            if self.path != _STANDARD_OUTPUT:
+                self._file.close()
         if self._regular and not self._existed and not self._bytes:
             Path(self.path).unlink()
 

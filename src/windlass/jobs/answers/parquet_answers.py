@@ -71,8 +71,7 @@ class ParquetAnswers:
         found = sum(self._rows_of(number) for number in range(parts))
         if found != rows:
             raise StorageError(
-                f"the first {parts} parts in {self.path} hold {found} rows, and {rows} were written: one was replaced; "
-                f"put it back, or begin again with --restart"
+                f"the first {parts} parts in {self.path} hold {found} rows, and {rows} were written: one was replaced"
             )
         self._rows, self._complete, self._begun = rows, parts, False
         self._waiting, self._waiting_bytes = [], 0
@@ -127,13 +126,9 @@ class ParquetAnswers:
         try:
             return int(self._parquet.read_metadata(part).num_rows)
         except FileNotFoundError as error:
-            raise StorageError(
-                f"{part} is gone, and was written; put it back, or begin again with --restart"
-            ) from error
+            raise StorageError(f"{part} is gone, and was written") from error
         except (self._arrow.ArrowException, OSError) as error:
-            raise StorageError(
-                f"{part} is damaged ({str(error).partition(chr(10))[0]}); put it back, or begin again with --restart"
-            ) from error
+            raise StorageError(f"{part} is damaged ({str(error).partition(chr(10))[0]})") from error
 
     def _parts(self) -> list[Path]:
         return sorted((part for part in self._folder.iterdir() if _PART.fullmatch(part.name)), key=_number)

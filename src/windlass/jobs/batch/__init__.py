@@ -1,0 +1,1 @@
+"""A batch that survives the night: its journal, its output, and what happens between them."""

@@ -1,0 +1,62 @@
+"""Hands the questions of an input to the engine one by one, as long as they fit what it was loaded for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from windlass.facts.workload import Workload
+from windlass.jobs.batch.intake import Ask
+
+
+class Feed:
+    """Iterates once over what one call of the engine may take; `left` is the window that it did not, if any.
+
+    `total` is about how many rows there are. Whoever is `closed` gets no more.
+    """
+
+    def __init__(
+        self, windows: Iterator[list[Ask]], total: int | None, max_model_len: int, closed: Callable[[], bool]
+    ) -> None:
+        self._windows, self._total, self._limit, self._closed = windows, total, max_model_len, closed
+        self.left: list[Ask] | None = next(self._windows, None)
+
+    def skip_empty(self) -> bool:
+        """Goes on to the next window with a question; tells whether there is one."""
+        while self.left is not None and not self.left and not self._closed():
+            self.left = next(self._windows, None)
+        return bool(self.left) and not self._closed()
+
+    def workload(self, before: Workload | None) -> Workload:
+        """What the window that is left needs, and no less than `before`."""
+        assert self.left
+        needed = workload_of(self.left, self._limit)
+        needed = replace(needed, num_prompts=max(needed.num_prompts, self._total or 0))
+        if before is None:
+            return needed
+        prompt_len = max(before.prompt_len, needed.prompt_len)
+        gen_len = min(max(before.gen_len, needed.gen_len), self._limit - prompt_len)
+        return Workload(max(before.num_prompts, needed.num_prompts), prompt_len, gen_len)
+
+    def within(self, workload: Workload) -> Iterator[Ask]:
+        """Questions up to the first window that needs more room than the workload has."""
+        while self.left is not None and not self._closed():
+            if self.left and not self._holds(workload, workload_of(self.left, self._limit)):
+                return
+            window, self.left = self.left, None
+            for ask in window:
+                if self._closed():
+                    return
+                yield ask
+            self.left = next(self._windows, None)
+
+    def _holds(self, workload: Workload, needed: Workload) -> bool:
+        """Whether a model that was loaded for one has room for the other; at its full length it has for all."""
+        full = workload.prompt_len + workload.gen_len >= self._limit
+        return needed.prompt_len <= workload.prompt_len and (full or needed.gen_len <= workload.gen_len)
+
+
+def workload_of(asks: Sequence[Ask], max_model_len: int) -> Workload:
+    """The longest prompt and the longest answer of some questions, as far as both fit a sequence of the model."""
+    params = [ask.question.params for ask in asks]
+    prompt_len = max(len(ask.question.prompt_token_ids) for ask in asks)
+    gen_len = max(each.max_tokens or max_model_len for each in params)
+    return Workload(sum(each.n for each in params), prompt_len, min(gen_len, max_model_len - prompt_len))

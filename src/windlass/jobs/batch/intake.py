@@ -1,0 +1,126 @@
+"""Which rows of the input are still to be asked: read a window at a time, checked by the journal, and put in order.
+
+No more than a window is held in memory, whatever the size of the input.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+from windlass.engine.llm import LLM
+from windlass.errors import UsageError
+from windlass.facts.batch_answer import refusal
+from windlass.facts.batch_row import BadRow, BatchRow
+from windlass.facts.job_identity import JobIdentity
+from windlass.facts.sampling_params import SamplingParams
+from windlass.jobs.batch.journal import Entry, Finished, Journal, Tokens
+from windlass.jobs.batch.patience import Patience
+from windlass.jobs.batch.schema import PENDING, REFUSED
+from windlass.jobs.batch_file import Question, question
+from windlass.jobs.question_file import Row
+from windlass.jobs.rows.row_source import RowSource
+from windlass.planner.row_order import row_order
+
+WINDOW = 2000
+"""Rows that are read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question to be asked now, and the tokens that its answers had come to before."""
+
+    question: Question
+    begun: Tokens = ()
+
+    @property
+    def number(self) -> int:
+        """Of the row in the input."""
+        return self.question.row.line
+
+
+class Intake:
+    """Reads the input once. What the journal's disk refuses is tried again with `patience`.
+
+    `on_refused` hears how many rows were refused, `on_reopened` how many of these have been corrected since.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        source: RowSource,
+        journal: Journal,
+        identity: JobIdentity,
+        defaults: SamplingParams,
+        patience: Patience,
+        on_refused: Callable[[int], None],
+        on_reopened: Callable[[int], None],
+        window: int = WINDOW,
+    ) -> None:
+        self._llm, self._source, self._journal = llm, source, journal
+        self._identity, self._defaults, self._patience = identity, defaults, patience
+        self._on_refused, self._on_reopened, self._window = on_refused, on_reopened, window
+        self.cut: Question | None = None
+
+    def windows(self) -> Iterator[list[Ask]]:
+        """What is to be asked, window by window; rows that cannot be asked are in the journal by then.
+
+        Keeps in `cut` the first question whose answer may not become as long as the defaults ask. Raises UsageError
+        where the input is not what it was, StorageError where it cannot be read.
+        """
+        rows, last = self._source.rows(), 0
+        while lot := list(islice(rows, self._window)):
+            last = lot[-1].line
+            yield self._patience.persist(partial(self._asked, lot))
+        known = self._journal.last_number()
+        if known > last:
+            raise UsageError(
+                f"the input changed: {self._source.describe()} ends at row {last}, it had a row {known} when the job "
+                "was at work before; bring the rows back, or pass --restart to begin anew"
+            )
+
+    def _asked(self, lot: list[Row]) -> list[Ask]:
+        known = self._journal.entries(lot[0].line, lot[-1].line)
+        keys = {row.line: self._identity.row_key(row) for row in lot}
+        fresh = {row.line: row for row in lot if self._is_fresh(row, known.get(row.line), keys[row.line])}
+        owners = self._journal.enter((number, _custom_id(row), keys[number]) for number, row in fresh.items())
+        if reopened := known.keys() & fresh.keys():
+            self._on_reopened(len(reopened))
+        begun = {entry.number: entry.tokens for entry in known.values() if entry.state == PENDING}
+        due = [_named_twice(row, owners) for row in lot if row.line in fresh or row.line in begun]
+        judged = [question(self._llm, row, self._defaults) if isinstance(row, BatchRow) else row for row in due]
+        self._refuse([row for row in judged if isinstance(row, BadRow)])
+        questions = [item for item in judged if isinstance(item, Question)]
+        self.cut = self.cut or next((item for item in questions if item.cut), None)
+        order = row_order(
+            [item.prompt_token_ids for item in questions], [item.params.max_tokens or 0 for item in questions]
+        )
+        return [Ask(questions[place], begun.get(questions[place].row.line, ())) for place in order]
+
+    def _is_fresh(self, row: Row, entry: Entry | None, key: bytes) -> bool:
+        """Whether a row is to be entered: new, or corrected after it was refused. Raises UsageError for another row."""
+        if entry is None:
+            return True
+        if entry.key == key:
+            return False
+        if entry.state == REFUSED:
+            return True
+        raise UsageError(
+            f"row {row.line} of the input changed: {self._source.describe()} is not what it was when the job began; "
+            "bring the row back, or pass --restart to begin anew"
+        )
+
+    def _refuse(self, bad: list[BadRow]) -> None:
+        if bad:
+            self._journal.finish([Finished(row.line, refusal(row), refused=True) for row in bad])
+            self._on_refused(len(bad))
+
+
+def _custom_id(row: Row) -> str | None:
+    return row.custom_id if isinstance(row, BatchRow) else None
+
+
+def _named_twice(row: Row, owners: dict[int, int]) -> Row:
+    if row.line not in owners:
+        return row
+    return BadRow(row.line, row.custom_id, f"custom_id {row.custom_id!r} is that of line {owners[row.line]} too")

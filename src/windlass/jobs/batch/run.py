@@ -1,0 +1,199 @@
+"""The work on a job from its start, or from where it was left, until it is done or somebody stops it.
+
+An answer goes to the journal first, and is on the disk there before it is counted or written to the output. Whatever
+a disk refuses on the way is tried again after a while.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+from windlass.engine.llm import LLM
+from windlass.errors import RequestError, StorageError
+from windlass.facts.batch_summary import BatchSummary
+from windlass.facts.job_identity import JobIdentity
+from windlass.facts.job_settings import JobSettings
+from windlass.facts.plan import Plan
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
+from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, RUNNING, STOPPED
+from windlass.jobs.batch.engine_call import answered
+from windlass.jobs.batch.feed import Feed
+from windlass.jobs.batch.intake import WINDOW, Intake
+from windlass.jobs.batch.journal import Journal
+from windlass.jobs.batch.ledger import Ledger
+from windlass.jobs.batch.meter import Meter
+from windlass.jobs.batch.outbox import Outbox
+from windlass.jobs.batch.patience import Patience
+from windlass.jobs.rows.row_source import RowSource
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Rows of `source`, to be asked of the model named `model`, with `defaults` where they say nothing.
+
+    `length_asked`: somebody wants to know when an answer cannot be as long as the defaults say. `window`: rows that are
+    read at once. `wait_scale` multiplies every wait for a disk.
+    """
+
+    model: str
+    source: RowSource
+    identity: JobIdentity
+    defaults: SamplingParams
+    settings: JobSettings = JobSettings()
+    length_asked: bool = False
+    window: int = WINDOW
+    wait_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Who is told and asked meanwhile: `say` lines of interest, `warn` a line that matters, `stopped`: end soon?
+
+    `forecast` gives seconds for a workload, or None.
+    """
+
+    say: Callable[[list[str]], None]
+    warn: Callable[[str], None]
+    stopped: Callable[[], bool]
+    forecast: Callable[[Workload], float | None] = lambda workload: None
+
+
+class Run:
+    """One process's work on a job."""
+
+    def __init__(self, llm: LLM, work: Work, journal: Journal, outbox: Outbox, meter: Meter, doors: Doors) -> None:
+        self._llm, self._work, self._journal, self._outbox = llm, work, journal, outbox
+        self._meter, self._doors = meter, doors
+        self._ledger = Ledger(journal, outbox, meter, work.model, work.settings.checkpoint_every)
+        self._patience = Patience(journal, doors.warn, self._is_to_end, work.wait_scale)
+        self._workload: Workload | None = None
+        self._plan: Plan | None = None
+        self._broke_off = False
+        self._cancelled = self._told_cut = False
+
+    def run(self) -> str:
+        """Works until the end, which it returns: DONE, STOPPED or CANCELLED. What was answered is in the output then.
+
+        Raises UsageError where the input is not what it was, RequestError where more rows are refused than may be.
+        """
+        self._patience.persist(partial(self._journal.keep, state=RUNNING, wish=None))
+        counts = self._journal.counts()
+        self._meter.begin(counts.finished, counts.refused, self._work.source.count())
+        ending = STOPPED
+        try:
+            if self._to_the_end():
+                ending = DONE
+            elif self._cancelled:
+                ending = CANCELLED
+        finally:
+            # Whatever ends it, the last answers are whole; nobody waits for a disk now.
+            with suppress(StorageError):
+                self._ledger.write(finish=True)
+                self._journal.keep(state=ending, wish=None, progress=self._meter.progress.as_dict())
+        self._check_errors()
+        return ending
+
+    def summary(self) -> BatchSummary:
+        """Of the whole job, with what this process measured."""
+        counts = self._journal.counts()
+        return BatchSummary(counts.finished, self._journal.refused(), self._llm.report if self._workload else None)
+
+    def _to_the_end(self) -> bool:
+        """Whether it came there; what a disk refuses meanwhile, the model's disk too, is tried again."""
+        waits = self._patience.waits()
+        while True:
+            rows = self._meter.progress.rows
+            try:
+                return self._over_the_input()
+            except StorageError as error:
+                self._broke_off = True
+                if self._meter.progress.rows > rows:
+                    waits.reset()
+                if not self._patience.pause(error, waits):
+                    return False
+
+    def _over_the_input(self) -> bool:
+        """Asks all that is still to be asked. Raises StorageError, and can be called again."""
+        self._ledger.forget()
+        if self._broke_off and self._plan is not None:
+            # A process that has run holds a little more than one that has not: planned anew, it might not fit any more.
+            self._llm.adopt(self._plan)
+        self._patience.persist(self._ledger.write)
+        work, longest = self._work, self._llm.opened.facts.max_model_len
+        intake = Intake(
+            self._llm, work.source, self._journal, work.identity, work.defaults, self._patience, self._refused,
+            self._reopened, work.window,
+        )  # fmt: skip
+        feed = Feed(intake.windows(), self._meter.progress.total, longest, self._ends)
+        while feed.skip_empty():
+            workload = self._made_ready(feed, intake)
+            asks, stream = self._ledger.ask(feed.within(workload)), work.settings.checkpoint_every is not None
+            for number, output in answered(self._llm, asks, workload, stream, self._pass_is_over):
+                self._ledger.take(number, output)
+        self._patience.persist(partial(self._ledger.write, finish=True))
+        return not self._ends()
+
+    def _made_ready(self, feed: Feed, intake: Intake) -> Workload:
+        """Has the model loaded for what comes next."""
+        self._tell_cut(intake)
+        workload = feed.workload(self._workload)
+        if workload != self._workload:
+            if self._broke_off:
+                self._llm.adopt(self._llm.plan_for(workload))
+            self._plan = self._llm.prepare(workload)
+            self._doors.say(self._plan.lines())
+            total = self._meter.progress.total or workload.num_prompts
+            left = max(1, total - self._meter.progress.rows)
+            self._meter.expect(self._doors.forecast(replace(workload, num_prompts=left)))
+        self._workload = workload
+        return workload
+
+    def _pass_is_over(self) -> bool:
+        """Keeps what came of it; whether there shall be no other."""
+        try:
+            self._patience.persist(self._ledger.write)
+        except StorageError:
+            return True  # stopped while it waited; the last try is that of run
+        return self._is_to_end()
+
+    def _is_to_end(self) -> bool:
+        """Asks the journal too whether somebody wishes it."""
+        with suppress(StorageError):
+            self._cancelled = self._cancelled or self._journal.fact("wish") == CANCEL
+        return self._ends()
+
+    def _ends(self) -> bool:
+        return self._cancelled or self._doors.stopped() or self._too_many_errors()
+
+    def _too_many_errors(self) -> bool:
+        most = self._work.settings.max_errors
+        return most is not None and self._meter.progress.refused > most
+
+    def _check_errors(self) -> None:
+        if self._too_many_errors():
+            refused = self._journal.refused()
+            raise RequestError(
+                f"{len(refused)} rows of {self._work.source.describe()} have an error, more than --max-errors "
+                f"{self._work.settings.max_errors}, last row {refused[-1]}: correct them, or raise --max-errors, "
+                "and start again"
+            )
+
+    def _refused(self, rows: int) -> None:
+        self._meter.finished(0, rows, 0)
+
+    def _reopened(self, rows: int) -> None:
+        self._meter.finished(0, -rows, 0)
+        self._outbox.start_over()
+
+    def _tell_cut(self, intake: Intake) -> None:
+        """Once: what holds for one row mostly holds for the next."""
+        if intake.cut is None or self._told_cut or not self._work.length_asked:
+            return
+        self._told_cut = True
+        self._doors.warn(
+            f"warning: --max-tokens {self._work.defaults.max_tokens} is more than the prompt of row "
+            f"{intake.cut.row.line}, {len(intake.cut.prompt_token_ids)} tokens, leaves of the "
+            f"{self._llm.opened.facts.max_model_len} this model takes; such answers end there at the latest"
+        )
