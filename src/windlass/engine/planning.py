@@ -81,7 +81,5 @@ def still_suits(plan: Plan, before: Workload, workload: Workload) -> bool:
     if workload.pages(at_once, plan.page_tokens) <= plan.num_pages:
         return True
     longest = workload.pages(1, plan.page_tokens)
-    grown = (
-        workload.num_prompts > 2 * before.num_prompts or longest * plan.page_tokens > 2 * before.tokens_per_sequence
-    )
+    grown = workload.num_prompts > 2 * before.num_prompts or longest * plan.page_tokens > 2 * before.tokens_per_sequence
     return longest <= plan.num_pages and not grown

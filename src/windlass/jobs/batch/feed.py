@@ -6,6 +6,9 @@ from dataclasses import replace
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.intake import Ask
 
+KNOWN_LENS = 4000
+"""So many rows say enough of how long rows are."""
+
 
 class Feed:
     """Iterates once over what one call of the engine may take; `left` is the window that it did not, if any.
@@ -34,7 +37,8 @@ class Feed:
             return needed
         prompt_len = max(before.prompt_len, needed.prompt_len)
         gen_len = min(max(before.gen_len, needed.gen_len), self._limit - prompt_len)
-        return Workload(max(before.num_prompts, needed.num_prompts), prompt_len, gen_len)
+        lens = (before.reserved_lens + needed.reserved_lens)[-KNOWN_LENS:]
+        return Workload(max(before.num_prompts, needed.num_prompts), prompt_len, gen_len, reserved_lens=lens)
 
     def within(self, workload: Workload) -> Iterator[Ask]:
         """Questions up to the first window that needs more room than the workload has."""
@@ -55,8 +59,14 @@ class Feed:
 
 
 def workload_of(asks: Sequence[Ask], max_model_len: int) -> Workload:
-    """The longest prompt and the longest answer of some questions, as far as both fit a sequence of the model."""
+    """The longest prompt and the longest answer of some questions, as far as both fit a sequence of the model.
+
+    Each of them reserves what its own prompt and answer may come to.
+    """
     params = [ask.question.params for ask in asks]
-    prompt_len = max(len(ask.question.prompt_token_ids) for ask in asks)
-    gen_len = max(each.max_tokens or max_model_len for each in params)
-    return Workload(sum(each.n for each in params), prompt_len, min(gen_len, max_model_len - prompt_len))
+    prompts = [len(ask.question.prompt_token_ids) for ask in asks]
+    answers = [each.max_tokens or max_model_len for each in params]
+    most = [min(prompt + answer, max_model_len) - 1 for prompt, answer in zip(prompts, answers, strict=True)]
+    lens = tuple(length for length, each in zip(most, params, strict=True) for _ in range(each.n))
+    gen_len = min(max(answers), max_model_len - max(prompts))
+    return Workload(len(lens), max(prompts), gen_len, reserved_lens=lens)
