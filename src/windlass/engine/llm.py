@@ -56,6 +56,7 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.kernels.native.library import native_library
+from windlass.kernels.native.plain import plain_library
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.hub import model_folder
@@ -117,6 +118,7 @@ class LLM:
         limit_malloc()
         torch.set_num_threads(num_threads())
         native_library()  # a compiler may run, so before the budget's memory is taken
+        plain_library()
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         if isinstance(name, Shape):
             refuse_for_a_shape(str(name), revision, quantization)

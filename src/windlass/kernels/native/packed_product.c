@@ -32,13 +32,20 @@ enum { FEW = 4, SIDE = 1 };
 #endif
 enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 2048, ALONE = 1 << 15 };
 
-/* What a call is given; windlass/kernels/native/product.py fills the same fields. */
-struct product {
-    const void *x;         /* (R, K) of `kind` */
+/* W, the same in every call; windlass/kernels/native/product.py fills the same fields. */
+struct matrix {
     const uint8_t *blocks; /* (Bn, Bk, block bytes) */
     const uint16_t *books; /* (4, 16) bfloat16 */
-    void *y;               /* (R, N) of `kind` */
-    given *laid;           /* windlass_product_scratch bytes */
+    int64_t format, columns, outputs;
+};
+
+/* A call. */
+struct product {
+    const void *x; /* (R, K) of `kind` */
+    const uint8_t *blocks;
+    const uint16_t *books;
+    void *y;     /* (R, N) of `kind` */
+    given *laid; /* windlass_row_scratch bytes for each of R rows */
     int64_t kind, format, rows, columns, outputs, threads;
 };
 
@@ -90,15 +97,33 @@ INLINE void lay_pair(float first, float second, given *to, int parts, int step) 
 #endif
 }
 
+/* A whole block's columns of a row: bfloat16 numbers are pairs already. */
+INLINE void lay_block(const struct product *job, int64_t at, float *numbers, given *to, int step, int kind, int parts) {
+    for (int i = 0; i < BLOCK_COLUMNS; i++) numbers[i] = widen(job->x, at + i, kind);
+#if PAIRED_PRODUCTS
+    if (kind == BFLOAT16) {
+        const char *from = (const char *)job->x + 2 * at;
+        if (step == 1) memcpy(to, from, PAIRS * sizeof *to);
+        else
+            for (int i = 0; i < PAIRS; i++) memcpy(to + i * step, from + 4 * i, sizeof *to);
+        return;
+    }
+#endif
+    for (int i = 0; i < PAIRS; i++) lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
+}
+
 INLINE void lay_row(const struct product *job, int64_t row, given *to, float *sums, int step, int kind, int parts) {
     int64_t columns = job->columns, at = row * columns;
     int width = formats[job->format].width;
     for (int64_t k = 0; k < columns; k += BLOCK_COLUMNS) {
         float numbers[BLOCK_COLUMNS] = {0};
-        int count = (int)lesser(columns - k, BLOCK_COLUMNS);
-        for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + k + i, kind);
-        for (int i = 0; i < PAIRS; i++, to += parts * step)
-            lay_pair(numbers[2 * i], numbers[2 * i + 1], to, parts, step);
+        if (columns - k >= BLOCK_COLUMNS) lay_block(job, at + k, numbers, to, step, kind, parts);
+        else {
+            for (int64_t i = 0; i < columns - k; i++) numbers[i] = widen(job->x, at + k + i, kind);
+            for (int i = 0; i < PAIRS; i++)
+                lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
+        }
+        to += PAIRS * parts * step;
         for (int i = 0; i < BLOCK_COLUMNS; i += width, sums += step) {
             float sum[4] = {0};
             for (int c = 0; c < width; c++) sum[c % 4] += numbers[i + c];
@@ -358,8 +383,15 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
             write(job, r, top_row(job, top + s), total[r - begin][s]);
 }
 
+INLINE struct product product_of(const struct matrix *w, const void *x, void *y, given *laid, int64_t kind,
+                                 int64_t rows, int64_t threads) {
+    return (struct product){x, w->blocks, w->books, y, laid, kind, w->format, rows, w->columns, w->outputs, threads};
+}
+
 /* Fills y. Formats other than int4 and int8 need at least 16 outputs. */
-EXPORT void windlass_packed_product(const struct product *job) {
+EXPORT void windlass_packed_product(const struct matrix *w, const void *x, void *y, given *laid, int64_t kind,
+                                    int64_t rows, int64_t threads) {
+    struct product call = product_of(w, x, y, laid, kind, rows, threads), *job = &call;
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
     share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
     if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_rows, across(high, run_of(job)), job->threads);
@@ -373,7 +405,8 @@ EXPORT int64_t windlass_product_format(const char *name) {
     return -1;
 }
 
-/* Bytes that a call needs for x as it is multiplied. */
-EXPORT int64_t windlass_product_scratch(const struct product *job) {
-    return (char *)sums_at(job, job->rows) - (char *)job->laid;
+/* Bytes that a call needs for each row of x as it is multiplied. */
+EXPORT int64_t windlass_row_scratch(const struct matrix *w, int64_t kind) {
+    struct product job = product_of(w, NULL, NULL, NULL, kind, 1, 1);
+    return (char *)sums_at(&job, 1) - (char *)job.laid;
 }

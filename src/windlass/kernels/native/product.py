@@ -25,31 +25,66 @@ LEAST_ROWS = 16
 """A matrix of GGUF's types must have so many rows, since 16 are unpacked together."""
 
 
-class ProductJob(ctypes.Structure):
-    """`struct product` of the C source."""
+class Matrix(ctypes.Structure):
+    """`struct matrix` of the C source."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "blocks", "books", "y", "laid")),
-        *((name, ctypes.c_int64) for name in ("kind", "format", "rows", "columns", "outputs", "threads")),
+        *((name, ctypes.c_void_p) for name in ("blocks", "books")),
+        *((name, ctypes.c_int64) for name in ("format", "columns", "outputs")),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ProductLibrary:
-    """`multiply` fills the y of its job, for a packing of `formats`, which the C source numbers; `scratch` counts the
-    bytes that it needs for x; `says` is for people."""
+    """`multiply(matrix, x, y, scratch, kind, rows, threads)` fills y, for a packing of `formats`, which the C source
+    numbers; `row_scratch(matrix, kind)` counts the bytes that it needs for a row of x; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
-    multiply: Callable[[ProductJob], None]
-    scratch: Callable[[ProductJob], int]
+    multiply: Callable[[int, int, int, int, int, int, int], None]
+    row_scratch: Callable[[int, int], int]
     formats: Mapping[str, int]
 
     def multiplies(self, matrix: PackedMatrix) -> bool:
         """Whether this is a matrix for it."""
         name = matrix.packing.name
         return name in self.formats and (name in BLOCK_BYTES or matrix.shape[0] >= LEAST_ROWS)
+
+
+class PreparedProduct:
+    """A matrix that was looked over once: with a single row a product takes as long as a few calls of Python."""
+
+    def __init__(self, library: ProductLibrary, matrix: PackedMatrix) -> None:
+        """Keeps the matrix's bytes. Raises AssertionError where they are not what its shape and packing say."""
+        blocks, books = matrix.parts["blocks"], _books()
+        # What torch would check itself: the kernel reads where it is told.
+        assert blocks.device.type == "cpu" and blocks.is_contiguous() and library.multiplies(matrix)
+        assert blocks.nbytes == packed_bytes(matrix)
+        self.outputs, self.columns = matrix.shape
+        self._library, self._held = library, (blocks, books)
+        self._matrix = Matrix(
+            blocks.data_ptr(), books.data_ptr(), library.formats[matrix.packing.name], self.columns, self.outputs
+        )
+        self._at = ctypes.addressof(self._matrix)
+        self._scratch = {dtype: library.row_scratch(self._at, KINDS[dtype]) for dtype in library.dtypes}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., K) times the transpose of the matrix as its rows lie -> (..., N) in the dtype of x."""
+        scratch = self._scratch.get(x.dtype)
+        if scratch is None:
+            return self(x.float()).to(x.dtype)
+        x = x.contiguous()
+        assert x.shape[-1] == self.columns and x.is_cpu
+        rows = x.numel() // self.columns
+        y = torch.empty((*x.shape[:-1], self.outputs), dtype=x.dtype)
+        if rows:
+            laid = torch.empty(rows * scratch, dtype=torch.uint8)
+            self._library.multiply(
+                self._at, x.data_ptr(), y.data_ptr(), laid.data_ptr(), KINDS[x.dtype], rows,
+                threads_for(self.outputs * self.columns, rows),
+            )  # fmt: skip
+        return y
 
 
 @cache
@@ -65,25 +100,7 @@ def build_product(compiler: Compiler, folder: Path, processor_flags: Sequence[st
 
 def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
     """x (R, K) times the transpose of the matrix (N, K) as its rows lie -> (R, N) in the dtype of x."""
-    if x.dtype not in library.dtypes:
-        return native_product(library, matrix, x.float()).to(x.dtype)
-    (outputs, columns), blocks = matrix.shape, matrix.parts["blocks"]
-    x, books = x.contiguous(), _books()
-    # What torch would check itself: the kernel reads where it is told.
-    assert x.shape == (len(x), columns) and x.device.type == blocks.device.type == "cpu" and blocks.is_contiguous()
-    assert blocks.nbytes == packed_bytes(matrix) and library.multiplies(matrix)
-    y = x.new_empty(len(x), outputs)
-    if not y.numel():
-        return y
-    job = ProductJob(
-        x.data_ptr(), blocks.data_ptr(), books.data_ptr(), y.data_ptr(), None,
-        KINDS[x.dtype], library.formats[matrix.packing.name], len(x), columns, outputs,
-        threads_for(outputs * columns, len(x)),
-    )  # fmt: skip
-    scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
-    job.laid = scratch.data_ptr()
-    library.multiply(job)
-    return y
+    return PreparedProduct(library, matrix)(x)
 
 
 def packed_bytes(matrix: PackedMatrix) -> int:
@@ -105,16 +122,12 @@ def _books() -> torch.Tensor:
 def _bound(loaded: Loaded | Missing) -> ProductLibrary | Missing:
     if isinstance(loaded, Missing):
         return loaded
-    multiply, scratch = loaded.functions.windlass_packed_product, loaded.functions.windlass_product_scratch
+    multiply, scratch = loaded.functions.windlass_packed_product, loaded.functions.windlass_row_scratch
     ask, formats = loaded.functions.windlass_product_format, {}
     ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_int64
     for name in (*BLOCK_BYTES, *TYPES):
         if (number := ask(name.encode())) >= 0:
             formats[name] = number
-    for function in (multiply, scratch):
-        function.argtypes = [ctypes.POINTER(ProductJob)]
-    multiply.restype, scratch.restype = None, ctypes.c_int64
-    return ProductLibrary(
-        loaded.path, loaded.dtypes, loaded.says,
-        lambda job: multiply(ctypes.byref(job)), lambda job: scratch(ctypes.byref(job)), formats,
-    )  # fmt: skip
+    multiply.argtypes, multiply.restype = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 3], None
+    scratch.argtypes, scratch.restype = [ctypes.c_void_p, ctypes.c_int64], ctypes.c_int64
+    return ProductLibrary(loaded.path, loaded.dtypes, loaded.says, multiply, scratch, formats)
