@@ -56,20 +56,6 @@ static void share_out(const void *job, work_of *work, int64_t items, int64_t thr
 #endif
 }
 
-/* The standing crew, where there is one: standing_crew.c. */
-typedef int share_of(const void *job, work_of *work, int64_t items, int64_t threads, const void *reads, int64_t bytes,
-                     int leads);
-static share_of *standing_crew;
-EXPORT void windlass_join(share_of *crew) { standing_crew = crew; }
-
-/* As share_out, for work of at most BRIEF rows, so short that waking a crew counts. */
-enum { BRIEF = 2 };
-static void share_out_at_once(const void *job, work_of *work, int64_t items, int64_t threads, const void *reads,
-                              int64_t bytes, int leads) {
-    if (!standing_crew || !standing_crew(job, work, items, threads, reads, bytes, leads))
-        share_out(job, work, items, threads);
-}
-
 /* Who the threads are, for people. */
 EXPORT const char *windlass_threads(void) {
 #if defined(_OPENMP)

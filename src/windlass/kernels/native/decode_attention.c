@@ -287,11 +287,8 @@ static void gather(const void *given, int64_t sequence, int64_t member) {
 
 /* Fills out and log_sum. */
 EXPORT void windlass_decode_attention(const struct decode *job) {
-    if (job->sequences <= BRIEF) share_out_at_once(job, attend, job->runs * job->key_heads, job->threads, NULL, 0, 0);
-    else share_out(job, attend, job->runs * job->key_heads, job->threads);
-    if (job->partial == job->out) return;
-    if (job->sequences <= BRIEF) share_out_at_once(job, gather, job->sequences, job->threads, NULL, 0, 0);
-    else share_out(job, gather, job->sequences, job->threads);
+    share_out(job, attend, job->runs * job->key_heads, job->threads);
+    if (job->partial != job->out) share_out(job, gather, job->sequences, job->threads);
 }
 
 /* Floats that a thread needs. */

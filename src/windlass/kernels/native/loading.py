@@ -11,7 +11,6 @@ import torch
 from windlass.kernels.native.compiler import Compiler, Missing, Recipe, compiled, find_compiler, native_flags
 from windlass.settings import c_compiler, cache_folder, wants_native
 
-STANDING_CREW = "standing_crew.c"
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """As the C sources number them."""
 
@@ -53,37 +52,15 @@ def load_here(source: str) -> Loaded | Missing:
 
 def load(source: str, compiler: Compiler, folder: Path, processor_flags: Sequence[str]) -> Loaded | Missing:
     """Compiles `source`, a file's name, if need be, and loads it."""
-    reasons, crew = [], standing_crew(compiler, folder, processor_flags)
+    reasons = []
     for compiling, linking in THREADING:
         recipe = Recipe(Path(__file__).with_name(source), (*processor_flags, *compiling), linking)
         path = compiled(recipe, compiler, folder)
         loaded = path if isinstance(path, Missing) else _open(path, compiler)
         if isinstance(loaded, Loaded):
-            _join(loaded.functions, crew)
             return loaded
         reasons.append(loaded.reason)
     return Missing(reasons[-1])
-
-
-def standing_crew(compiler: Compiler, folder: Path, processor_flags: Sequence[str]) -> ctypes.CDLL | Missing:
-    """Who shares out short work, while there is much of it; without it those who share out the rest do."""
-    path = compiled(
-        Recipe(Path(__file__).with_name(STANDING_CREW), tuple(processor_flags), ("-pthread",)), compiler, folder
-    )
-    if isinstance(path, Missing):
-        return path
-    try:
-        crew = ctypes.CDLL(str(path))
-    except OSError as error:
-        return Missing(f"cannot load {path}: {error}")
-    crew.windlass_turns.restype = ctypes.c_int64
-    return crew
-
-
-def _join(functions: ctypes.CDLL, crew: ctypes.CDLL | Missing) -> None:
-    if isinstance(crew, ctypes.CDLL):
-        functions.windlass_join.argtypes = [ctypes.c_void_p]
-        functions.windlass_join(ctypes.cast(crew.windlass_standing_crew, ctypes.c_void_p))
 
 
 def _open(path: Path, compiler: Compiler) -> Loaded | Missing:

@@ -36,7 +36,7 @@ enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW
 struct matrix {
     const uint8_t *blocks; /* (Bn, Bk, block bytes) */
     const uint16_t *books; /* (4, 16) bfloat16 */
-    int64_t nbytes, format, columns, outputs;
+    int64_t format, columns, outputs;
 };
 
 /* A call. */
@@ -394,11 +394,8 @@ EXPORT void windlass_packed_product(const struct matrix *w, const void *x, void 
     struct product call = product_of(w, x, y, laid, kind, rows, threads), *job = &call;
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
     share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
-    int whole = groups == 1 && job->format <= INT8;
-    work_of *work = whole ? multiply_block_rows : multiply_blocks;
-    int64_t items = whole ? across(high, run_of(job)) : across(high, SIDE) * across(groups, GROUPS);
-    if (rows <= BRIEF) share_out_at_once(job, work, items, threads, w->blocks, w->nbytes, 1);
-    else share_out(job, work, items, threads);
+    if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_rows, across(high, run_of(job)), job->threads);
+    else share_out(job, multiply_blocks, across(high, SIDE) * across(groups, GROUPS), job->threads);
 }
 
 /* The number of a format, or -1 where this processor has no way for it. */

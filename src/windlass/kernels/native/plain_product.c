@@ -78,8 +78,7 @@ static void multiply_item(const void *given, int64_t item, int64_t member) {
 
 /* Fills y. At most windlass_most_rows rows. */
 EXPORT void windlass_plain_product(const struct plain *job) {
-    share_out_at_once(job, multiply_item, across(job->outputs, ITEM_ROWS), job->threads, job->w,
-                      2 * job->outputs * job->columns, 0);
+    share_out(job, multiply_item, across(job->outputs, ITEM_ROWS), job->threads);
 }
 
 EXPORT int64_t windlass_most_rows(void) { return MOST_ROWS; }

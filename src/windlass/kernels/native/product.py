@@ -30,7 +30,7 @@ class Matrix(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("blocks", "books")),
-        *((name, ctypes.c_int64) for name in ("nbytes", "format", "columns", "outputs")),
+        *((name, ctypes.c_int64) for name in ("format", "columns", "outputs")),
     )
 
 
@@ -64,9 +64,8 @@ class PreparedProduct:
         self.outputs, self.columns = matrix.shape
         self._library, self._held = library, (blocks, books)
         self._matrix = Matrix(
-            blocks.data_ptr(), books.data_ptr(), blocks.nbytes, library.formats[matrix.packing.name], self.columns,
-            self.outputs,
-        )  # fmt: skip
+            blocks.data_ptr(), books.data_ptr(), library.formats[matrix.packing.name], self.columns, self.outputs
+        )
         self._at = ctypes.addressof(self._matrix)
         self._scratch = {dtype: library.row_scratch(self._at, KINDS[dtype]) for dtype in library.dtypes}
 
