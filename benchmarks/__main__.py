@@ -16,6 +16,7 @@ NAMES = (
     "quantize",
     "quality",
     "cuda_products",
+    "continuous",
 )
 
 

@@ -4,10 +4,12 @@ Run: PYTHONPATH=src python -m benchmarks cuda_products [--rows 1 4 16 64 256 204
 
 Few rows are bound by the bytes of the weights, so their rate stands beside that of a copy; many by arithmetic, so
 theirs stands beside torch's bfloat16 product of two large matrices, in the same run. Each product is verified against
-plain torch before it is timed. Weights are many enough that no cache of the device holds them between two calls.
+plain torch before it is timed. Weights are many enough that no cache of the device holds them between two calls. The
+device's own time is that of a graph of such calls; beside it stands how long the host takes to begin one.
 """
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
@@ -36,6 +38,8 @@ SHAPES = ((4096, 4096), (14336, 4096), (4096, 14336))
 ROWS = (1, 4, 16, 64, 256, 2048)
 UNCACHED_BYTES = GIB // 4
 """Of weights that are used in turn."""
+GRAPH_RUNS = 64
+"""Calls in a graph."""
 GGUF = {"Q4_0": (32, 18, 4), "Q8_0": (32, 34, 8), "Q4_K": (256, 144, 4), "Q6_K": (256, 210, 6)}
 """Numbers and bytes of a block, and bits of a code."""
 Run = Callable[[], object]
@@ -127,6 +131,22 @@ def _int4(packed: torch.Tensor, scales: torch.Tensor, x: torch.Tensor) -> Run:
     return lambda: torch.ops.aten._weight_int4pack_mm(x, packed, 64, scales)
 
 
+def in_a_graph(run: Run) -> tuple[float, float]:
+    """Seconds that the device takes for a run, begun by itself, and that the host takes to begin one."""
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(GRAPH_RUNS):
+        run()
+    begun = (time.perf_counter() - begin) / GRAPH_RUNS
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(GRAPH_RUNS):
+            run()
+    return seconds(graph.replay) / GRAPH_RUNS, begun
+
+
 def line(name: str, taken: float, nbytes: float, operations: float, card: Ceilings) -> str:
     """Both rates, and the larger share of what the card measures."""
     read, computed = nbytes / taken, operations / taken
@@ -141,7 +161,9 @@ def product_lines(rows: tuple[int, ...], card: Ceilings) -> Iterator[str]:
             yield f"\n{count} rows times ({shape[0]}, {shape[1]})"
             for name, nbytes, run in products(shape, count):
                 moved = nbytes + 2 * count * sum(shape)
-                yield line(name, seconds(run), moved, 2 * count * shape[0] * shape[1], card)
+                taken, begun = in_a_graph(run)
+                rates = line(name, taken, moved, 2 * count * shape[0] * shape[1], card)
+                yield f"{rates}   begun in {begun * 1e6:.0f} us"
 
 
 def unpacking_lines(card: Ceilings) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = 2
+KERNELS = ROOT / ".pytest_cache" / "kernels"
+"""Where compiled kernels are kept between sessions."""
+KEPT_OF_A_SOURCE = 4
 
 # huggingface_hub reads this when first imported, so it is set before any test module is.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,11 +57,30 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Verdicts and measurements go to a folder of this session, and none are found from an earlier one."""
+    """Verdicts and measurements go to a folder of this session, and none are found from an earlier one.
+
+    Only compiled kernels are: their names change with the sources, the compiler and the processor, and what was damaged
+    is seen and compiled again.
+    """
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("WINDLASS_CACHE", str(folder))
+        (folder / "native").mkdir(mode=0o700)
+        copy_kernels(KERNELS, folder / "native")
         yield folder
+        KERNELS.mkdir(parents=True, exist_ok=True)
+        copy_kernels(folder / "native", KERNELS)
+        for source in {path.name.split("-")[0] for path in KERNELS.glob("*.so")}:
+            for path in sorted(KERNELS.glob(f"{source}-*.so"), key=os.path.getmtime)[:-KEPT_OF_A_SOURCE]:
+                path.unlink(missing_ok=True)
+
+
+def copy_kernels(source: Path, target: Path) -> None:
+    """Those that are not there yet; by a rename, since several sessions may do so at once."""
+    for path in source.glob("*.so"):
+        if not (target / path.name).exists():
+            copy = shutil.copy2(path, target / f"{path.name}.{os.getpid()}")
+            os.replace(copy, target / path.name)
 
 
 @pytest.fixture(autouse=True)

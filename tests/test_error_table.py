@@ -213,6 +213,12 @@ TEXTS = [
         ("--against-quantization none is what", "runs with already", "name another one"),
     ),
     Wrong(
+        "format to compare with",
+        (*PPL, "-", "--against-quantization", "int3"),
+        2,
+        ("--against-quantization int3 is not known", "use int4 or int8"),
+    ),
+    Wrong(
         "plan for two", (*PPL, "-", "--against", "b", "--plan", "a"), 2, ("--plan a is for one model", "leave it out")
     ),
 ]
@@ -240,7 +246,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proving an architecture takes seconds and has tests of its own."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 def windlass(*arguments: str, given: bytes = b"") -> Any:

@@ -28,7 +28,7 @@ PROMPT = {"prompt_token_ids": [5, 6, 7]}
 
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ IMPORTING_FUNCTIONS = {
     (PACKAGE, "__getattr__"),
     (f"{PACKAGE}.__main__", "main"),
     (f"{PACKAGE}.kernels.cuda.backend", "load_kernels"),  # Triton, where a device is used and only there
+    (f"{PACKAGE}.jobs.arrow", "load_arrow"),  # pyarrow, where a Parquet file is named and only there
 }
 LATE = f"{PACKAGE}.cli.late"  # `late("engine.llm")` is an import of windlass.engine.llm like any other here
 

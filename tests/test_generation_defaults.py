@@ -46,7 +46,7 @@ def test_where_no_file_names_an_end_the_tokenizers_is_taken(tmp_path: Path) -> N
 
 
 def test_an_opened_model_ends_where_its_tokenizer_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
     folder = shutil.copytree(packaged_model_folder(), tmp_path / "model")
     with LLM(folder) as llm:
         (end,) = llm.tokenizer.eos_token_ids

@@ -53,7 +53,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proving an architecture takes seconds and has tests of its own."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 @pytest.fixture
@@ -100,7 +100,9 @@ class TestFiles:
     ) -> None:
         """A trial takes seconds; what the files say of themselves takes none."""
         folder = copy_of("shards")
-        monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: pytest.fail("it was tried"))
+        monkeypatch.setattr(
+            "windlass.engine.proven_files.require_proven", lambda config, unproven: pytest.fail("it was tried")
+        )
         for arguments in ({"dtype": "int7"}, {"max_model_len": 257}):
             refusal(UsageError, folder, **arguments)
         os.truncate(folder / SHARD, (folder / SHARD).stat().st_size - 100)

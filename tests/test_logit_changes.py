@@ -123,7 +123,7 @@ class TestInTheEngine:
 
     @pytest.fixture
     def llm(self, model: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+        monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
         with LLM(model[1]) as llm:
             yield llm
 
@@ -171,7 +171,7 @@ class TestBadWords:
 
     @pytest.fixture
     def llm(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+        monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
         with LLM(packaged_model_folder()) as llm:
             yield llm
 

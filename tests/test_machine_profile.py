@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from machines import DISK, MACHINE
+from windlass.engine.disk_rate import best_disk
 from windlass.engine.layer_rates import measure_layers
-from windlass.engine.llm import LLM
 from windlass.engine.target import HOST
 from windlass.errors import StorageError
 from windlass.facts import machine_store
@@ -192,8 +192,6 @@ def test_layers_are_run_by_the_engine_and_leave_no_thread() -> None:
 @pytest.mark.usefixtures("measured")
 def test_the_reader_uses_the_setting_that_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known_machine(tmp_path)
-    monkeypatch.setattr("windlass.engine.llm.measure_disk", lambda *_, **__: pytest.fail("measured again"))
-
+    monkeypatch.setattr("windlass.engine.disk_rate.measure_disk", lambda *_, **__: pytest.fail("measured again"))
     streams = SimpleNamespace(host_bill=SimpleNamespace(ring=1))
-    llm = SimpleNamespace(opened=SimpleNamespace(folder=tmp_path))
-    assert LLM._disk(llm, streams) == DISK
+    assert best_disk(tmp_path, streams) == DISK

@@ -1,25 +1,23 @@
 """The native kernel gives what the definition gives, whatever the shape, and never reads past a sequence's end."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from attention_world import CPU, RULES, Heads, World
+from other_processors import NEEDS, OWN_THREADS, built_for_others
 from windlass.facts.attention_rule import AttentionRule
 from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.backend import choose_decode, choose_products
 from windlass.kernels.decode_attention import finish_decode, partial_decode
 from windlass.kernels.decode_plan import DecodePlan, DecodeSizes
 from windlass.kernels.decode_runs import RUN_TOKENS
-from windlass.kernels.native import loading
-from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.decode import native_decode
 from windlass.kernels.native.library import NativeLibrary, build, native_library
 from windlass.kernels.reference_attention import reference_attention
 from windlass.kernels.token_span import TokenSpan
-from windlass.settings import c_compiler
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 LENGTHS = (1, 5, 63, 64, 65, 200)
@@ -170,22 +168,10 @@ def test_the_choice_says_which_instructions_and_whose_threads(library: NativeLib
 # --- other processors, other threads ------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4", "threads of its own"])
-def other_library(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[NativeLibrary]:
+@pytest.fixture(params=[*NEEDS, OWN_THREADS])
+def other_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NativeLibrary:
     """What a processor with fewer instructions would use, and one without torch's OpenMP."""
-    needs = {"-march=x86-64": "sse2", "-march=x86-64-v3": "avx2", "-march=x86-64-v4": "avx512f"}
-    if request.param in needs and f" {needs[request.param]} " not in processor():
-        pytest.skip(f"this processor has no {needs[request.param]}")
-    compiler = find_compiler(c_compiler())
-    if isinstance(compiler, Missing):
-        pytest.skip(compiler.reason)
-    if request.param not in needs:
-        monkeypatch.setattr(loading, "THREADING", loading.THREADING[-1:])
-    found = build(compiler, tmp_path / "native", (request.param,) if request.param in needs else ())
-    assert not isinstance(found, Missing), found.reason
-    yield found
+    return built_for_others(request.param, build, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

@@ -1,7 +1,12 @@
 """Compiling: once, for the user alone, by whoever comes first; and without a compiler torch does it all."""
 
+import logging
 import os
+import platform
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,6 +89,53 @@ def test_several_may_compile_at_once(compiler: Compiler, recipe: Recipe, tmp_pat
         found = list(threads.map(lambda _: compiled(recipe, compiler, tmp_path / "native"), range(4)))
     assert all(isinstance(path, Path) and path.read_text() == "library" for path in found)
     assert [path.suffix for path in (tmp_path / "native").iterdir()] == [".so"]
+
+
+def test_what_a_killed_compilation_left_is_removed_by_the_next(
+    compiler: Compiler, recipe: Recipe, tmp_path: Path
+) -> None:
+    """By its maker, where that can be told, else by its age; whoever still compiles is left alone."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    folder, long_ago = tmp_path / "native", time.time() - 2 * 3600
+    here = f"on-{platform.node()}"
+    gone = [f"building-{ended.pid}-{here}-a", "building-1-on-another-machine-a", "building-abc"]
+    left = [f"building-{os.getpid()}-{here}-a", f"building-{ended.pid}-on-another-machine-a", "building-def"]
+    folder.mkdir(mode=0o700)
+    for name in gone + left:
+        (folder / name).mkdir()
+        (folder / name / "object.o").write_text("half")
+    for name in gone[1:]:
+        os.utime(folder / name, (long_ago, long_ago))
+    found = compiled(recipe, compiler, folder)
+    assert isinstance(found, Path)
+    assert {path.name for path in folder.iterdir()} == {found.name, *left}
+
+
+def test_it_is_said_once_what_one_waits_for_and_where_it_is_kept(
+    compiler: Compiler, recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "native"
+    with caplog.at_level(logging.WARNING, "windlass"):
+        for flags in ((), (), ("-g",)):
+            compiled(Recipe(recipe.source, flags, ()), compiler, folder)
+    assert compilations(compiler) == 2
+    assert caplog.messages == [
+        f"compiling kernels for this processor, which takes some seconds, once; they are kept in {folder}"
+    ]
+
+
+def test_what_is_there_already_is_used_without_a_word(
+    compiler: Compiler, recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, elsewhere = tmp_path / "native", tmp_path / "other"
+    first = compiled(recipe, compiler, folder)
+    assert isinstance(first, Path)
+    elsewhere.mkdir(mode=0o700)
+    first.rename(elsewhere / first.name)
+    caplog.clear()
+    assert compiled(recipe, compiler, elsewhere) == elsewhere / first.name
+    assert caplog.messages == [] and compilations(compiler) == 1
 
 
 def test_a_folder_that_others_may_write_to_is_refused(compiler: Compiler, recipe: Recipe, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Products of a row or two with plain bfloat16 matrices by the native kernel are what float64 makes of the numbers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from windlass.kernels.native import loading
-from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from other_processors import NEEDS, OWN_THREADS, built_for_others
+from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.plain import PlainLibrary, build_plain, plain_library, plain_product
 from windlass.model import head_product
 from windlass.model.head_product import head_logits
-from windlass.settings import c_compiler
 
 SHAPES = pytest.mark.parametrize("shape", [(64, 256), (130, 100), (7, 5), (1, 129), (300, 1)], ids=str)
 
@@ -93,22 +91,10 @@ def test_logits_are_those_of_the_heads_own_forward(library: PlainLibrary, monkey
     assert calls == [(1, 1, 64)], "ours is for the head without a bias"
 
 
-@pytest.fixture(params=["-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4", "threads of its own"])
-def other_library(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PlainLibrary]:
+@pytest.fixture(params=[*NEEDS, OWN_THREADS])
+def other_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlainLibrary:
     """What a processor with fewer instructions would use, and one without torch's OpenMP."""
-    needs = {"-march=x86-64": "sse2", "-march=x86-64-v3": "avx2", "-march=x86-64-v4": "avx512f"}
-    if request.param in needs and f" {needs[request.param]} " not in processor():
-        pytest.skip(f"this processor has no {needs[request.param]}")
-    compiler = find_compiler(c_compiler())
-    if isinstance(compiler, Missing):
-        pytest.skip(compiler.reason)
-    if request.param not in needs:
-        monkeypatch.setattr(loading, "THREADING", loading.THREADING[-1:])
-    found = build_plain(compiler, tmp_path / "native", (request.param,) if request.param in needs else ())
-    assert not isinstance(found, Missing), found.reason
-    yield found
+    return built_for_others(request.param, build_plain, tmp_path, monkeypatch)
 
 
 def test_other_processors_and_threads_give_the_same(other_library: PlainLibrary) -> None:

@@ -1,6 +1,6 @@
 """Products by the native kernel are what float64 makes of the unpacked numbers: any shape, dtype, threads."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -8,17 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from gguf_blocks import TYPES, gguf_matrix, gguf_numbers
+from other_processors import NEEDS, OWN_THREADS, built_for_others
 from windlass.facts.packing import Packing
 from windlass.kernels.backend import PackedChoice, choose_packed
 from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, ROWS, block_shape, join
 from windlass.kernels.encodings.table import unpack_rows
-from windlass.kernels.native import loading
-from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.loading import SHARED_WORK
 from windlass.kernels.native.product import ProductLibrary, build_product, native_product, product_library
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.kernels.packed_product import packed_linear
-from windlass.settings import c_compiler
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BOTH = pytest.mark.parametrize("packing", [INT4, INT8], ids=lambda packing: packing.name)
@@ -172,7 +171,7 @@ def test_the_choice_says_which_instructions_or_why_not(library: ProductLibrary) 
     matrix = random_matrix(INT4, 32, 64)
     assert choose_packed(matrix, 1) == PackedChoice("fused", library.says)
     elsewhere = PackedMatrix(INT4, matrix.shape, {"blocks": matrix.parts["blocks"].to("meta")})
-    other = PackedMatrix(Packing("awq", 4, 128), matrix.shape, matrix.parts)
+    other = PackedMatrix(Packing("Q9_X", 4, 128), matrix.shape, matrix.parts)
     for choice in (choose_packed(elsewhere, 1), choose_packed(other, 1)):
         assert choice.name == "tiles" and "no kernel for" in choice.reason
 
@@ -240,22 +239,10 @@ def test_fewer_rows_than_are_unpacked_together_go_another_way(wide_library: Prod
 # --- other processors, other threads ------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4", "threads of its own"])
-def other_library(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ProductLibrary]:
+@pytest.fixture(params=[*NEEDS, OWN_THREADS])
+def other_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProductLibrary:
     """What a processor with fewer instructions would use, and one without torch's OpenMP."""
-    needs = {"-march=x86-64": "sse2", "-march=x86-64-v3": "avx2", "-march=x86-64-v4": "avx512f"}
-    if request.param in needs and f" {needs[request.param]} " not in processor():
-        pytest.skip(f"this processor has no {needs[request.param]}")
-    compiler = find_compiler(c_compiler())
-    if isinstance(compiler, Missing):
-        pytest.skip(compiler.reason)
-    if request.param not in needs:
-        monkeypatch.setattr(loading, "THREADING", loading.THREADING[-1:])
-    found = build_product(compiler, tmp_path / "native", (request.param,) if request.param in needs else ())
-    assert not isinstance(found, Missing), found.reason
-    yield found
+    return built_for_others(request.param, build_product, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

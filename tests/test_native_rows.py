@@ -1,6 +1,5 @@
 """GGUF's types unpacked by the native kernel are, bit by bit, what the gguf package unpacks; products add nothing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -9,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from gguf_blocks import TYPES, gguf_matrix, gguf_numbers
+from other_processors import NEEDS, built_for_others
 from windlass.kernels.native import rows as rows_file
-from windlass.kernels.native.compiler import Missing, find_compiler, processor
+from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.rows import RowsLibrary, build_rows, native_rows, native_rows_product, rows_library
 from windlass.kernels.packed_matrix import PackedMatrix
-from windlass.settings import c_compiler
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 EACH_TYPE = pytest.mark.parametrize("name", TYPES)
@@ -77,18 +76,10 @@ def test_the_sizes_of_blocks_are_ggufs() -> None:
     assert set(rows_file.TYPES) == set(TYPES)
 
 
-@pytest.fixture(params=["-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4"])
-def other_library(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RowsLibrary]:
+@pytest.fixture(params=NEEDS)
+def other_library(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowsLibrary:
     """What a processor with fewer instructions would use."""
-    needs = {"-march=x86-64": "sse2", "-march=x86-64-v3": "avx2", "-march=x86-64-v4": "avx512f"}
-    if f" {needs[request.param]} " not in processor():
-        pytest.skip(f"this processor has no {needs[request.param]}")
-    compiler = find_compiler(c_compiler())
-    if isinstance(compiler, Missing):
-        pytest.skip(compiler.reason)
-    found = build_rows(compiler, tmp_path / "native", (request.param,))
-    assert not isinstance(found, Missing), found.reason
-    yield found
+    return built_for_others(request.param, build_rows, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

@@ -1,8 +1,17 @@
 """What is packed, and where every byte of a packed checkpoint goes, known before anything is packed."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from windlass.facts.packed_files import MOST_PIECE_BYTES, index_json, output_files, pack_pieces, padded_shapes
+from windlass.facts.packed_files import (
+    MOST_PIECE_BYTES,
+    index_json,
+    output_files,
+    pack_pieces,
+    padded_shapes,
+    parts_of,
+)
 from windlass.facts.packing_rule import Use, is_packed
 from windlass.facts.safetensors_header import parse_header
 from windlass.facts.tensor_fact import TensorFact
@@ -98,3 +107,25 @@ def test_pieces_cover_every_byte_of_the_files_once(bits: int) -> None:
         assert [piece.offset for piece in of] == [fact.offset + sum(p.nbytes for p in of[:i]) for i in range(len(of))]
         assert sum(piece.nbytes for piece in of) == fact.nbytes
     assert index_json(files)["weight_map"] == {t.source.name: f.name for f in files for t in f.tensors}
+
+
+@given(start=st.integers(0, 30_000), length=st.integers(1, 30_000), most=st.integers(1, 40_000))
+def test_parts_of_a_piece_cover_the_bytes_asked_for_and_no_row_of_blocks_more(
+    start: int, length: int, most: int
+) -> None:
+    (file,) = output_files(tensors((200, 100), (64,)), ["a"], 4)
+    for piece in pack_pieces([file]):
+        first, last = max(start, piece.target_offset), min(start + length, piece.target_offset + piece.target_nbytes)
+        parts = list(parts_of(piece, start, start + length, most))
+        if first >= last:
+            assert sum(part.target_nbytes for part in parts) == 0
+            continue
+        ends = [part.target_offset + part.target_nbytes for part in parts]
+        assert [part.target_offset for part in parts[1:]] == ends[:-1]
+        row, strip = (200, 2 * 576) if piece.rows else (1, 1)
+        assert first - strip < parts[0].target_offset <= first and last <= ends[-1] < last + strip
+        assert all(part.nbytes <= max(most, 16 * row if piece.rows else 1) for part in parts)
+        for part in parts:
+            strips = (part.target_offset - piece.target_offset) // strip
+            assert part.offset - piece.offset == (strips * 16 * row if piece.rows else strips)
+            assert part.nbytes == part.rows * row or not piece.rows

@@ -176,7 +176,7 @@ def packed_model(experts: int) -> ModelFacts:
 
 class TestAPackedCheckpoint:
     def test_its_plan_and_work_are_of_its_packed_bytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+        monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
         dense = save(random_model("llama"), tmp_path / "dense")
         folder = write_packed(dense, INT4)
         with LLM(dense) as whole, LLM(folder) as small:

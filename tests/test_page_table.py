@@ -9,7 +9,7 @@ from windlass.model.page_table import PageTable
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["reserve", "share", "hand over", "shrink", "release"]),
+        st.sampled_from(["reserve", "share", "cache", "forget", "release"]),
         st.integers(0, 5),
         st.integers(0, 5),
         st.integers(0, 40),
@@ -23,11 +23,13 @@ def step(table: PageTable, what: str, one: int, other: int, tokens: int) -> None
     if what == "reserve" and table.pages_for(tokens) - len(table.pages.get(one, [])) <= len(table.free):
         table.reserve(one, tokens)
     elif what == "share" and not known and other in table.pages:
-        table.share(one, other, table.pages_for(tokens))
-    elif what == "hand over" and known and other not in table.pages:
-        table.hand_over(one, other)
-    elif what == "shrink" and known:
-        table.shrink(one, tokens)
+        table.begin(one, table.pages[other][: table.pages_for(tokens)])
+    elif what == "cache":
+        for page in table.pages.get(one, []):
+            if page not in table._cached:
+                table.cache(page)
+    elif what == "forget" and table.resting:
+        table.forget(min(table.resting))
     elif what == "release":
         table.release(one)
 
@@ -41,13 +43,16 @@ def test_no_page_is_lost_or_free_twice(steps: list[tuple[str, int, int, int]]) -
     for sequence in list(table.pages):
         table.release(sequence)
     table.check()
+    assert table.room == 12
+    for page in list(table.resting):
+        table.forget(page)
     assert sorted(table.free) == list(range(12))
 
 
 def test_a_shared_page_is_free_when_the_last_holder_lets_it_go() -> None:
     table = PageTable(4, 8)
     table.reserve(0, 20)
-    table.share(1, 0, 2)
+    table.begin(1, table.pages[0][:2])
     table.reserve(1, 24)
     assert table.pages[1][:2] == table.pages[0][:2]
     assert table.pages[1][2:] != table.pages[0][2:]

@@ -36,7 +36,7 @@ LETTERS = "the quick brown fox jumps over a lazy dog, and every other animal it 
 def no_proof() -> Iterator[None]:
     """Proving an architecture takes seconds and has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+        patch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
         yield
 
 

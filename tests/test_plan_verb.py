@@ -4,17 +4,22 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from windlass.cli.main import app
+from windlass.cli.plan_flags import WorkFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.errors import UsageError
 from windlass.facts.deadline import seconds_until
+from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan_file import read_plan
+from windlass.jobs import model_description
 
 # 125 million parameters on two memories too small for them.
 SMALL = ("plan", "opt-125m", "--machine", "t4", "--prompt-len", "100", "--gen-len", "20", "--num-prompts", "40")
@@ -46,6 +51,37 @@ def test_a_plan_says_where_bytes_lie_how_fast_it_goes_and_why() -> None:
         "help     ",
     ):
         assert said in out
+
+
+@pytest.mark.parametrize(
+    ("longest", "flags", "lengths"),
+    [
+        (2048, {}, (512, 128)),
+        (640, {}, (512, 128)),
+        (512, {}, (410, 102)),
+        (512, {"gen_len": 64}, (448, 64)),
+        (512, {"prompt_len": 500}, (500, 12)),
+        (512, {"prompt_len": 600}, (600, 1)),
+        (2, {}, (1, 1)),
+    ],
+)
+def test_lengths_that_nobody_gave_keep_within_the_context(
+    longest: int, flags: dict[str, int], lengths: tuple[int, int]
+) -> None:
+    work = WorkFlags(**flags).workload(longest)
+    assert (work.prompt_len, work.gen_len) == lengths
+
+
+def test_a_model_of_a_short_context_is_planned_for_without_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = model_description.describe_model
+
+    def short(*asked: Any, **more: Any) -> ModelFacts:
+        return replace(described(*asked, **more), max_model_len=100)
+
+    monkeypatch.setattr(model_description, "describe_model", short)
+    planned = json.loads(windlass("plan", "opt-125m", "--machine", "t4", "--json")[1])["workload"]
+    assert (planned["prompt_len"], planned["gen_len"]) == (80, 20)
+    assert "exceed the 100 that" in refused("plan", "opt-125m", "--machine", "t4", "--prompt-len", "100")
 
 
 def test_as_json_it_holds_the_same_for_machines() -> None:

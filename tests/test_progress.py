@@ -14,7 +14,7 @@ from windlass.facts.sampling_params import SamplingParams
 @pytest.fixture
 def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Progress]:
     """Of 4 prompts of 30 tokens in one pass and 5 tokens each, by a model of 3 layers; every slice is told."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
     monkeypatch.setattr("windlass.engine.measurements.INTERVAL", 0.0)
     told: list[Progress] = []
     prompts = [{"prompt_token_ids": prompt} for prompt in random_prompts(30, 30, 30, 30)]
@@ -52,7 +52,7 @@ def test_it_never_goes_back_and_the_time_left_ends_at_nothing(events: list[Progr
 @pytest.mark.parametrize("first", [0, 2])
 def test_however_short_a_phase_is_its_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     """With an interval longer than the run. After `first` of 9 tokens all answers end early, by a stop id."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
     monkeypatch.setattr("windlass.engine.measurements.INTERVAL", 1e9)
     told: list[Progress] = []
     prompt = {"prompt_token_ids": random_prompts(30)[0]}

@@ -22,6 +22,7 @@ from windlass.engine.packing.pack import quantize
 from windlass.errors import CheckpointError, StorageError, UnsupportedModel, UsageError
 from windlass.facts import packed_files
 from windlass.facts.checkpoint_facts import read_checkpoint
+from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
 from windlass.kernels.encodings.blocks import unpack
 from windlass.kernels.quantiser import PACKINGS, packed
@@ -134,13 +135,13 @@ def stopped_after(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def count_packed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted = []
-    original: Callable[..., object] = pack_lane.packed
+    original: Callable[..., object] = pack_lane.packed_piece
 
-    def counting(weights: torch.Tensor, *rest: object) -> object:
-        counted.append(weights.numel())
-        return original(weights, *rest)
+    def counting(piece: PackPiece, *rest: object) -> object:
+        counted.append(piece.rows * piece.columns)
+        return original(piece, *rest)
 
-    monkeypatch.setattr(pack_lane, "packed", counting)
+    monkeypatch.setattr(pack_lane, "packed_piece", counting)
     return counted
 
 

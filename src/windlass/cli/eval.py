@@ -15,6 +15,7 @@ from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.text_flags import TextFlags
 from windlass.errors import UsageError
+from windlass.facts.choices import check_quantization
 from windlass.facts.perplexity import Perplexity, PerplexityComparison
 from windlass.facts.text_window import Windowing
 from windlass.jobs.text_file import read_text
@@ -80,6 +81,7 @@ def _other(
     if budget.plan is not None:
         raise UsageError(f"--plan {budget.plan} is for one model, and two are compared; leave it out")
     chosen = None if quantization in (None, AS_IT_IS) else quantization
+    check_quantization(chosen, "--against-quantization")
     if against is None and chosen == budget.quantization:
         raise UsageError(
             f"--against-quantization {quantization} is what {model} runs with already; name another one, or give "

@@ -72,7 +72,7 @@ def plan(
     kept_as = cache_format(kv_cache_dtype)
     facts = replace(_described(named, revision, dtype, quantization), cache_format=kept_as)
     job = late("jobs.planning")
-    workload = _workload(job, work, named)
+    workload = _workload(job, work, named, facts.max_model_len)
     _check_length(facts, workload)
     limits = limit.limits(machine.device == "cpu")
     found = job.planned(facts, workload, _machine(machine, limit, named), limits, seconds, limit.formats)
@@ -104,9 +104,9 @@ def _model_or_shape(model: str | None, shape: str | None) -> str | Shape:
     return model
 
 
-def _workload(job: Any, work: WorkFlags, named: str | Shape) -> Workload:
+def _workload(job: Any, work: WorkFlags, named: str | Shape, longest: int) -> Workload:
     if work.source is None:
-        return work.workload()
+        return work.workload(longest)
     place = _place(named)
     found: Workload
     found, wrong = job.workload_of(work.source, place and str(place), work.gen_len or SamplingFlags().max_tokens)

@@ -61,13 +61,16 @@ class WorkFlags:
             if self.source is not None and value is not None:
                 raise UsageError(f"{flag} {value} has no effect beside -i {self.source}, which says it; leave one out")
 
-    def workload(self) -> Workload:
-        """Of the numbers; those that were not given are the usual ones."""
-        return Workload(
-            self.num_prompts or _DEFAULT.num_prompts,
-            self.prompt_len or _DEFAULT.prompt_len,
-            self.gen_len or _DEFAULT.gen_len,
-        )
+    def workload(self, longest: int) -> Workload:
+        """Of the numbers; those that were not given are the usual ones, if the model's `longest` sequence allows.
+
+        Where neither length is given and both do not fit, they share it as the usual ones do.
+        """
+        share = longest * _DEFAULT.gen_len // (_DEFAULT.prompt_len + _DEFAULT.gen_len)
+        room = share if self.prompt_len is None else longest - self.prompt_len
+        gen_len = self.gen_len or max(1, min(_DEFAULT.gen_len, room))
+        prompt_len = self.prompt_len or max(1, min(_DEFAULT.prompt_len, longest - gen_len))
+        return Workload(self.num_prompts or _DEFAULT.num_prompts, prompt_len, gen_len)
 
 
 @dataclass(frozen=True, slots=True)

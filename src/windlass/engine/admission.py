@@ -47,10 +47,13 @@ class Admission:
         seed = params.seed if params.seed is not None else self._seed + int(request.request_id)
         words, bad = self.opened.tokenizer, bad_words(self.opened.tokenizer, params.bad_strings)
         stops = [self._stop_check(params, most) for _ in range(params.n)]
-        return [
+        answers = [
             Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
             for index, stop in enumerate(stops)
         ]
+        for answer, token_ids in zip(answers, request.begun, strict=False):
+            answer.replay(token_ids)
+        return answers
 
     def passages(self, requests: Sequence[Request], first: int | Sequence[int]) -> list[Passage]:
         """The prompts, to be scored from the place `first` on: one for all, or one each.
@@ -80,7 +83,7 @@ class Admission:
         return Passage(next(self._numbers), request.prompt_token_ids, place)
 
     def _check_ids(self, request: Request) -> None:
-        worst = max(request.prompt_token_ids)
+        worst = max(max(ids, default=0) for ids in (request.prompt_token_ids, *request.begun))
         if worst >= self.opened.facts.vocab_size:
             raise RequestError(
                 f"request {request.request_id}: token id {worst} is not below the vocabulary's size, "

@@ -102,15 +102,10 @@ def read_folder(flag: str, value: object) -> Path | None:
     return folder
 
 
-def refuse_for_a_shape(shape: str, revision: str | None, quantization: object) -> None:
-    """Raises UsageError for a revision of what is made up, and for a format to pack its weights in."""
+def refuse_for_a_shape(shape: str, revision: str | None) -> None:
+    """Raises UsageError for a revision of what is made up."""
     if revision is not None:
         raise UsageError(f"the shape {shape} is made up and has no revision {revision!r}; leave the revision out")
-    if quantization is not None:
-        raise UsageError(
-            f"quantization={quantization!r} packs a model's files, and the shape {shape} has none; leave it out, or "
-            "name a model"
-        )
 
 
 def shown(value: object) -> str:

@@ -11,12 +11,15 @@ from windlass.kernels.page_store import PAGE_TOKENS
 from windlass.memory.page_file import free_bytes
 from windlass.memory.process_memory import available_bytes, resident_bytes, return_free_memory
 from windlass.planner.search import Demands
+from windlass.units import MIB
 
 # Without a budget this share of what is free is used.
 SHARE_OF_FREE = 0.9
 # Wide enough for matrix products to reach their best rate, narrow enough for a layer's temporaries to stay in the last
 # cache: on 2 cores prefill reached 0.87 of the matrix rate at 512 and at 256, 0.84 at 1024.
 MICRO_BATCH_TOKENS = 512
+# A context with its kernels takes 0.5 to 0.7 GiB of a device.
+MOST_CONTEXT_BYTES = 768 * MIB
 
 
 def demands(
@@ -40,7 +43,7 @@ def demands(
     host_budget = min(host_memory or held + int(SHARE_OF_FREE * available_bytes()), most_host)
     budget, base = host_budget, held
     if opened.target.beside_host:
-        budget, base = _device_budget(opened, gpu_memory)
+        budget, base = device_budget(opened, gpu_memory)
         if opened.target.simulated is not None:
             # What the device pretends to hold is taken from the same memory.
             host_budget = min(host_budget, most_host - budget)
@@ -61,12 +64,16 @@ def demands(
     )
 
 
-def _device_budget(opened: OpenedModel, asked: int | None) -> tuple[int, int]:
-    """The device's budget, and what of its memory is held already: by the context and by others."""
+def device_budget(opened: OpenedModel, asked: int | None) -> tuple[int, int]:
+    """The device's budget, and what this process holds of its memory already: its context and torch's blocks.
+
+    A device tells what is taken and not by whom. More than a context takes belongs to other processes: it lessens what
+    there is, and is no part of this budget.
+    """
     if opened.target.simulated is not None:
         assert asked is not None, "a simulated device is given its memory"
         return asked, 0
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(opened.device)
-    held = total - free
-    return min(asked or held + int(SHARE_OF_FREE * free), total), held
+    held = min(total - free, torch.cuda.memory_reserved(opened.device) + MOST_CONTEXT_BYTES)
+    return min(asked or held + int(SHARE_OF_FREE * free), held + free), held

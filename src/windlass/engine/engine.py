@@ -14,6 +14,8 @@ from windlass.engine.embedding_rows import EmbeddingRows
 from windlass.engine.host_row import HostRow
 from windlass.engine.layer_stores import LayerStores
 from windlass.engine.opened_model import OpenedModel
+from windlass.engine.places import Places
+from windlass.engine.prefix_tree import PrefixTree
 from windlass.engine.runner import Runner
 from windlass.engine.target import accelerator_for
 from windlass.engine.trace import ComputeSpans, Trace
@@ -37,7 +39,7 @@ from windlass.units import format_size
 class Engine:
     """Loads on construction. `on_load(done, total, seconds)` hears of the bytes of resident weights as they come.
 
-    `trace` is told of what each lane does.
+    `trace` is told of what each lane does. With `share_prefixes` what prompts begin with is kept for later ones.
 
     Whatever ends the loading, Ctrl-C too, no thread and no memory is left behind. Raises BudgetError where the system
     refuses memory that the plan counts on, StorageError for files that cannot be read.
@@ -51,9 +53,10 @@ class Engine:
         on_load: Callable[[int, int, float], None],
         offload_dir: Path | None = None,
         trace: Trace | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         self.opened, self.plan, self.disk, self.offload_dir = opened, plan, disk, offload_dir
-        self.trace = trace
+        self.trace, self._share_prefixes = trace, share_prefixes
         self.load_seconds = 0.0
         with ExitStack() as undo:
             try:
@@ -96,6 +99,8 @@ class Engine:
         shapes = dict(opened.facts.cache_shapes)
         self.cache = KVCache(stores.by_layer(side), shapes, table, opened.facts.cache_format)
         undo.callback(self.cache.stores.clear)
+        self.prefixes = PrefixTree(table) if self._share_prefixes else None
+        self.places = Places(self.cache, opened.read_again_beyond, self.prefixes)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         if self.trace is not None:
             self._record(self.trace)

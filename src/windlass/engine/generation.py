@@ -1,142 +1,196 @@
-"""The zig-zag over blocks: as many sequences as the plan holds go through the model together, pass after pass.
+"""Continuous blocks: as many sequences as the plan holds go through the model together, pass after pass.
 
-A pass reads every streamed weight once, whatever the number of sequences; so prompts are read together, in pieces if
-they do not fit a pass, and then every sequence of the block gets one token a pass until it ends and leaves.
+A pass reads every streamed weight once, whatever its tokens, so a place that falls free is filled at the next pass: the
+new prompt is read, in pieces if need be, in the same row as the tokens that the others decode. Orca (Yu et al., OSDI
+2022, section 3) schedules so by iteration; chunked prefill beside decode is of Sarathi (Agrawal et al., 2023).
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
 from windlass.engine.engine import Engine
 from windlass.engine.measurements import Measurements
-from windlass.engine.places import Places
-from windlass.engine.row import RowSpan
 from windlass.engine.sampler import sample
 from windlass.engine.sequence import Sequence
+from windlass.engine.tally import Tally
 from windlass.facts.completion import RequestOutput
+
+Answers = list[Sequence]
 
 
 class Generation:
-    """Runs sequences to their end. `stream` yields a request again after each of its tokens, else once at its end."""
+    """Runs answers to their end, those to one request together. They are taken from `requests` as places fall free.
 
-    def __init__(self, engine: Engine, measurements: Measurements, stream: bool) -> None:
+    `stream` yields a request again after each of its tokens, else once at its end. `until` is asked after each pass;
+    once it says so nothing more is begun, and what has not ended is left. `most_tokens` may come in all, as far as that
+    is known.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        measurements: Measurements,
+        stream: bool = False,
+        until: Callable[[], bool] | None = None,
+        most_tokens: int | None = None,
+    ) -> None:
         self.engine, self.measurements, self.stream = engine, measurements, stream
-        self._answers: dict[str, list[Sequence]] = {}
+        self.tally = Tally()
+        self._until, self._most_tokens = until or _never, most_tokens
+        self._places = engine.places
+        self._answers: dict[str, Answers] = {}
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
 
-    def run(self, sequences: Iterable[Sequence]) -> Iterator[RequestOutput]:
-        """Yields what is new; the sequences of a request come one after the other, and finish with the last of them."""
-        waiting = deque(sequences)
-        for sequence in waiting:
-            self._answers.setdefault(sequence.request.request_id, []).append(sequence)
-        places = Places(self.engine.cache, self.engine.opened.read_again_beyond, waiting)
+    def run(self, requests: Iterable[Answers]) -> Iterator[RequestOutput]:
+        """Yields what is new; the answers to a request come one after the other, and finish with the last of them."""
+        source = iter(requests)
         try:
-            while waiting:
-                yield from self._run_block(self._next_block(waiting, places), places)
+            yield from self._ended_already(self._admit(source))
+            self.measurements.begin_phase("prefill", sum(s.tokens_left for s in self._readers()), len(self._running))
+            while self._running:
+                yield from self._pass()
+                if self._until():
+                    break
+                yield from self._ended_already(self._admit(source))
+            self.measurements.end_phase()
         finally:
-            places.close()
+            for sequence in self._running:
+                self._places.leave(sequence)
+                self.tally.count(sequence)
 
-    def _run_block(self, block: list[Sequence], places: Places) -> Iterator[RequestOutput]:
-        try:
-            yield from self._prefill(block, places)
-            yield from self._decode(block, places)
-        finally:
-            for sequence in block:
-                places.leave(sequence)
+    def _admit(self, source: Iterator[Answers]) -> list[Sequence]:
+        """Takes sequences, in order, while there is a place and pages for all they may become.
 
-    def _next_block(self, waiting: deque[Sequence], places: Places) -> list[Sequence]:
-        """Takes sequences, in order, while there is a place and pages for all they may become."""
-        block: list[Sequence] = []
-        while waiting and len(block) < self.engine.plan.block_size:
-            if waiting[0].finished:
-                places.pass_over(waiting.popleft())
-            elif block and not places.has_room(waiting[0]):
-                break
-            else:
-                block.append(waiting.popleft())
-                places.enter(block[-1])
-        return block
-
-    def _prefill(self, block: list[Sequence], places: Places) -> Iterator[RequestOutput]:
-        """Prompts first, all of the block, each read by the first answer to it; the others get a token with it.
-
-        What ends with its first token has left already when decoding begins.
+        Those that need none, since they have ended, are returned.
         """
-        readers = list({s.request.request_id: s for s in reversed(block) if not s.token_ids}.values())[::-1]
-        self.measurements.begin_phase("prefill", sum(reader.tokens_left for reader in readers), len(block))
-        while reading := [reader for reader in readers if not reader.token_ids]:
-            yield from self._pass(reading, len(block), places)
-        self.measurements.end_phase()
+        ended = list[Sequence]()
+        while len(self._running) < self.engine.plan.block_size and self._fill(source):
+            sequence = self._waiting[0]
+            if not sequence.finished:
+                if self._running and not self._places.has_room(sequence):
+                    break
+                self._running.append(sequence)
+                self._places.enter(sequence)
+            else:
+                ended.append(sequence)
+                self.tally.count(sequence)
+            self._waiting.popleft()
+        return ended
 
-    def _decode(self, block: list[Sequence], places: Places) -> Iterator[RequestOutput]:
-        running = self._still_running(block, places)
-        most = sum(sequence.max_tokens - len(sequence.token_ids) for sequence in running)
-        self.measurements.begin_phase("decode", most, len(running))
-        while running:
-            yield from self._pass(running, len(running), places)
-            running = self._still_running(running, places)
-        self.measurements.end_phase()
+    def _fill(self, source: Iterator[Answers]) -> bool:
+        """Whether somebody waits."""
+        while not self._waiting:
+            answers = next(source, None)
+            if answers is None:
+                return False
+            self._answers[answers[0].request.request_id] = answers
+            self._waiting.extend(answers)
+        return True
 
-    def _still_running(self, sequences: list[Sequence], places: Places) -> list[Sequence]:
-        """Those that go on. The others give their pages back at once; some must be read anew at their length."""
-        turning = self.engine.opened.read_again_beyond
-        for sequence in sequences:
-            if sequence.finished:
-                places.leave(sequence)
-            elif turning is not None:
-                sequence.turn(turning)
-        return [sequence for sequence in sequences if not sequence.finished]
+    def _readers(self) -> list[Sequence]:
+        """Those with more to read than the last token, in the order they came in."""
+        return [sequence for sequence in self._running if not sequence.decodes and sequence.leader is None]
 
-    def _pass(self, sequences: list[Sequence], running: int, places: Places) -> Iterator[RequestOutput]:
-        """One pass over what is due of the sequences, as much as a pass holds; who is read to the end gets a token."""
-        spans = self._spans(sequences)
-        drawing = [sequence for sequence in sequences if sequence.number in spans and spans[sequence.number].wanted]
-        self.measurements.begin_pass(sum(len(span.token_ids) for span in spans.values()), len(drawing))
-        first = [self._answers[s.request.request_id] for s in drawing if not s.token_ids]
+    def _pass(self) -> Iterator[RequestOutput]:
+        """One pass over what is due of the sequences, as much as it holds; who is read to the end gets a token."""
+        due = self._due()
+        spans = [(sequence, sequence.next_span(room)) for sequence, room in due]
+        decoding = sum(sequence.decodes for sequence, _ in spans)
+        tokens = sum(len(span.token_ids) for _, span in spans)
+        self._tell_phase(decoding)
+        drawing = [sequence for sequence, span in spans if span.wanted]
+        self.measurements.begin_pass(tokens - decoding, decoding)
+        first = [(sequence, self._answers_of(sequence)) for sequence in drawing if not sequence.token_ids]
+        read_to_the_end = [sequence for sequence in drawing if not sequence.decodes]
         at = 0
-        for logits in self.engine.runner.run_pass(list(spans.values())):
+        for logits in self.engine.runner.run_pass([span for _, span in spans]):
             self._draw(logits, drawing[at : at + logits.shape[0]])
             at += logits.shape[0]
-        for sequence in sequences:
-            sequence.cached += len(spans[sequence.number].token_ids) if sequence.number in spans else 0
-        for answers in first:
-            places.prompt_read(answers)
-        self.measurements.end_pass(running)
-        yield from self._new_outputs(drawing)
+        for sequence, span in spans:
+            sequence.cached += len(span.token_ids)
+        siblings = {reader.number: answers for reader, answers in first}
+        for sequence in read_to_the_end:
+            self._places.prompt_read(sequence, siblings.get(sequence.number, ()))
+        self.measurements.end_pass(len(self._running))
+        new = self._new_outputs(drawing)
+        self._let_go()
+        yield from new
+
+    def _due(self) -> list[tuple[Sequence, int]]:
+        """Whose tokens go through the next pass, and how many at most: who decodes first, then who reads."""
+        room = self.engine.plan.pass_tokens
+        due = [(sequence, 1) for sequence in self._running if sequence.decodes][:room]
+        room -= len(due)
+        for sequence in self._running:
+            if room and not sequence.decodes and self._places.ready(sequence):
+                due.append((sequence, room))
+                room -= min(room, sequence.tokens_left)
+        return due
+
+    def _tell_phase(self, decoding: int) -> None:
+        """Prompts alone are read in a phase of their own; from the first token that is decoded on, answers count."""
+        if decoding and self.measurements.phase == "prefill":
+            self.measurements.end_phase()
+            known = sum(s.max_tokens - len(s.token_ids) for s in (*self._running, *self._waiting))
+            self.measurements.begin_phase("decode", self._most_tokens or known, len(self._running))
+
+    def _let_go(self) -> None:
+        """Who has ended gives its pages back at once; some must be read anew at their length."""
+        turning = self.engine.opened.read_again_beyond
+        for sequence in self._running:
+            if sequence.finished:
+                self._places.leave(sequence)
+                self.tally.count(sequence)
+            elif turning is not None:
+                sequence.turn(turning)
+        self._running = [sequence for sequence in self._running if not sequence.finished]
+
+    def _answers_of(self, sequence: Sequence) -> Answers:
+        return self._answers[sequence.request.request_id]
 
     def _draw(self, logits: torch.Tensor, rows: list[Sequence]) -> None:
         """logits (r, V): a token for the sequence of each row, or for every answer to the prompt it has read."""
-        drawers = [[row] if row.token_ids else self._answers[row.request.request_id] for row in rows]
+        drawers = [[row] if row.token_ids else [a for a in self._answers_of(row) if not a.token_ids] for row in rows]
         if all(len(answers) == 1 for answers in drawers):
             _take(logits, rows)
             return
         for row, answers in enumerate(drawers):
             _take(logits[row : row + 1].expand(len(answers), -1), answers)
 
-    def _spans(self, sequences: list[Sequence]) -> dict[int, RowSpan]:
-        """What is due of each sequence, in order, until the pass is full."""
-        spans, room = {}, self.engine.plan.pass_tokens
-        for sequence in sequences:
-            if room:
-                span = sequence.next_span(room)
-                room -= len(span.token_ids)
-                spans[sequence.number] = span
-        return spans
-
-    def _new_outputs(self, drawn: list[Sequence]) -> Iterator[RequestOutput]:
+    def _new_outputs(self, drawn: list[Sequence]) -> list[RequestOutput]:
+        new = list[RequestOutput]()
         for request_id in dict.fromkeys(sequence.request.request_id for sequence in drawn):
             answers = self._answers[request_id]
             finished = all(sequence.finished for sequence in answers)
             if finished or self.stream:
-                request = answers[0].request
-                outputs = tuple(sequence.output() for sequence in answers)
-                yield RequestOutput(request_id, request.prompt, request.prompt_token_ids, outputs, finished)
+                new.append(_output(answers, finished))
             if finished:
                 del self._answers[request_id]
+        return new
+
+    def _ended_already(self, sequences: list[Sequence]) -> Iterator[RequestOutput]:
+        """Outputs of requests whose answers had all ended before they came here."""
+        for sequence in sequences:
+            answers = self._answers.get(sequence.request.request_id)
+            if answers is not None and all(answer.finished for answer in answers):
+                del self._answers[sequence.request.request_id]
+                yield _output(answers, True)
+
+
+def _output(answers: Answers, finished: bool) -> RequestOutput:
+    request = answers[0].request
+    outputs = tuple(sequence.output() for sequence in answers)
+    return RequestOutput(request.request_id, request.prompt, request.prompt_token_ids, outputs, finished)
 
 
 def _take(logits: torch.Tensor, sequences: list[Sequence]) -> None:
     """logits (r, V): the next token of each of the r sequences."""
     for sequence, token in zip(sequences, sample(logits, [s.sampler_row() for s in sequences]), strict=True):
         sequence.take(token)
+
+
+def _never() -> bool:
+    return False

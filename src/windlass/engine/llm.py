@@ -5,7 +5,7 @@ The plan is made for the work at hand: with the first prompts, and again when la
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,29 +23,26 @@ from windlass.engine.arguments import (
     read_optional,
     read_switch,
     read_whole,
-    refuse_for_a_shape,
 )
+from windlass.engine.disk_rate import best_disk
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import ModelFiles, OpenedModel, check_choices, made_files, open_model, read_files
-from windlass.engine.packing.copies import files_run_as
+from windlass.engine.opened_model import OpenedModel, open_model
 from windlass.engine.passage import Passage
-from windlass.engine.planning import Budgets, make_plan
+from windlass.engine.planning import Budgets, make_plan, still_suits
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
+from windlass.engine.proven_files import ModelChoice, proven_files
 from windlass.engine.run_record import keep
 from windlass.engine.scoring import Scoring
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
-from windlass.engine.verdicts import require_proven
 from windlass.errors import UsageError
 from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
-from windlass.facts.disk_profile import DiskProfile
-from windlass.facts.machine_store import kept_machine
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile
 from windlass.facts.progress import Progress
@@ -57,18 +54,11 @@ from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.kernels.native.library import native_library
 from windlass.kernels.native.plain import plain_library
-from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
 from windlass.memory.process_memory import limit_malloc, resident_bytes
-from windlass.model.hub import model_folder
-from windlass.model.shape_checkpoint import shape_config
-from windlass.model.text_config import text_config_of
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.settings import num_threads
 
 LOG = logging.getLogger("windlass")
-
-# How long the disk is measured before a model that streams (seconds).
-DISK_SECONDS = 1.5
 
 
 class LLM:
@@ -97,6 +87,7 @@ class LLM:
         seed: int = 0,
         block_size: int | None = None,
         micro_batch_tokens: int | None = None,
+        enable_prefix_caching: bool = True,
         unproven: bool = False,
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -110,6 +101,7 @@ class LLM:
         self._block_size = read_count("--block-size", block_size) or 0
         self._micro_batch_tokens = read_count("--micro-batch-tokens", micro_batch_tokens)
         self._seed = read_whole("seed", seed)
+        self._share_prefixes = read_switch("enable_prefix_caching", enable_prefix_caching)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
         brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
@@ -120,14 +112,8 @@ class LLM:
         native_library()  # a compiler may run, so before the budget's memory is taken
         plain_library()
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
-        if isinstance(name, Shape):
-            refuse_for_a_shape(str(name), revision, quantization)
-            files = self._shape_files(name, dtype_asked, longest, unproven)
-        else:
-            files = read_files(model_folder(name, revision, self._on_progress))
-            check_choices(files, dtype_asked, longest)
-            require_proven(files.text_config, unproven)
-            files = files_run_as(quantization, files, self._on_progress)
+        choice = ModelChoice(name, dtype_asked, quantization, longest, revision, unproven)
+        files = proven_files(choice, self._offload_dir, self._on_progress)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         for setting in self.opened.defaults.unheeded:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
@@ -217,6 +203,23 @@ class LLM:
         requests = read_prompts(prompts, sampling_params, self.default_sampling_params, self.tokenizer, self._numbers)
         return self._run(requests, stream=True)
 
+    def answer(
+        self,
+        requests: Iterable[Request],
+        workload: Workload,
+        *,
+        stream: bool = False,
+        until: Callable[[], bool] | None = None,
+    ) -> Iterator[RequestOutput]:
+        """Answers as many requests as there are, which are asked for only as places fall free; see Generation.
+
+        `workload` says what to plan for: the longest prompt and answer among them, and about how many they are. Every
+        `request_id` is a whole number of its own; one without a seed is seeded by it. Outputs come as they end, in any
+        order. Raises UsageError and RequestError for a request when its turn has come.
+        """
+        groups = (self._admission.answers(request) for request in requests)
+        return self._outputs(groups, workload, stream, until)
+
     def chat(
         self,
         messages: Messages,
@@ -276,21 +279,33 @@ class LLM:
 
     def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
         """Checks the requests now and runs them as the iterator is read."""
-        answers = [answer for request in requests for answer in self._admission.answers(request)]
-        return self._outputs(answers, stream) if answers else iter(())
+        groups = [self._admission.answers(request) for request in requests]
+        if not groups:
+            return iter(())
+        prompt_len = max(len(request.prompt_token_ids) for request in requests)
+        longest = max(answers[0].most_tokens for answers in groups)
+        count = sum(map(len, groups))
+        most = sum(answer.max_tokens - 1 for answers in groups for answer in answers)
+        return self._outputs(groups, Workload(count, prompt_len, longest - prompt_len + 1), stream, None, most)
 
-    def _outputs(self, answers: Sequence[Answer], stream: bool) -> Iterator[RequestOutput]:
-        prompt_len = max(len(answer.request.prompt_token_ids) for answer in answers)
-        longest = max(answer.most_tokens for answer in answers)
-        with self._called(Workload(len(answers), prompt_len, longest - prompt_len + 1)) as (engine, measurements):
+    def _outputs(
+        self,
+        groups: Iterable[list[Answer]],
+        workload: Workload,
+        stream: bool,
+        until: Callable[[], bool] | None,
+        most_tokens: int | None = None,
+    ) -> Iterator[RequestOutput]:
+        with self._called(workload) as (engine, measurements):
             call = self._call
+            generation = Generation(engine, measurements, stream, until, most_tokens)
             try:
-                for output in Generation(engine, measurements, stream).run(answers):
+                for output in generation.run(groups):
                     yield output
                     if self._call is not call:
                         raise UsageError("the LLM was closed before this stream was read to its end; ask again")
             finally:
-                measurements.end_call(answers)
+                measurements.end_call(generation.tally)
 
     @contextmanager
     def _called(self, workload: Workload) -> Iterator[tuple[Engine, Measurements]]:
@@ -332,7 +347,8 @@ class LLM:
         self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
-        self._engine = Engine(self.opened, plan, self._disk(plan), self._tell_load, self._offload_dir, self._trace)
+        disk, share = best_disk(self.opened.folder, plan), self._share_prefixes
+        self._engine = Engine(self.opened, plan, disk, self._tell_load, self._offload_dir, self._trace, share)
         self._measurements = Measurements(self._engine, self._on_progress, self._foresight)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
@@ -352,37 +368,13 @@ class LLM:
         assert self._engine is not None and self._planned_for is not None
         if self._given_plan is not None:
             return True
-        plan, before = self._engine.plan, self._planned_for
-        if workload.scored != before.scored:
-            return False
-        pages_each = -(-workload.tokens_per_sequence // plan.page_tokens)
-        at_once = plan.num_pages // pages_each
-        grown = (
-            workload.num_prompts > 2 * before.num_prompts
-            or pages_each * plan.page_tokens > 2 * before.tokens_per_sequence
-        )
-        return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
+        return still_suits(self._engine.plan, self._planned_for, workload)
 
     def _make_plan(self, workload: Workload) -> Plan:
         budgets = Budgets(
             self._host_memory, self._gpu_memory, self._micro_batch_tokens, self._block_size, self._offload_dir
         )
         return make_plan(self.opened, workload, budgets, self._machine)
-
-    def _disk(self, plan: Plan) -> DiskProfile:
-        """How the checkpoint's disk reads best: as `doctor` found, else measured where every pass will depend on it."""
-        if plan.host_bill.ring or plan.host_bill.expert_ring:
-            kept = kept_machine(self.opened.folder)
-            if kept is not None and kept.disk.rate:
-                return kept.disk
-            return measure_disk(self.opened.folder, seconds=DISK_SECONDS)
-        return DiskProfile(0.0, DEFAULT_CHUNK, DEFAULT_DEPTH, True, "not measured: nothing streams")
-
-    def _shape_files(self, shape: Shape, dtype: str, longest: int | None, unproven: bool) -> ModelFiles:
-        require_proven(text_config_of(shape_config(shape)), unproven)
-        files = made_files(shape, dtype, self._offload_dir)
-        check_choices(files, dtype, longest)
-        return files
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
         if self._on_progress is None:

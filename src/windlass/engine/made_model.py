@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from windlass.engine.unwritten_files import files_on_disk
 from windlass.errors import StorageError, UsageError
 from windlass.facts.plan import Plan
 from windlass.facts.shape import Shape
@@ -24,10 +25,15 @@ _MARGIN = 64 * MIB
 
 
 class MadeModel:
-    """`folder` is where files would lie; nothing is there before `store`. `offload_dir` None allows no file."""
+    """`folder` is where files would lie; nothing is there before `store`. `offload_dir` None allows no file.
 
-    def __init__(self, shape: Shape, offload_dir: Path | None, folder: Path, weights: MadeWeights) -> None:
-        self.shape, self.folder, self.weights = shape, folder, weights
+    `to` is the format that matrices are packed in.
+    """
+
+    def __init__(
+        self, shape: Shape, offload_dir: Path | None, folder: Path, weights: MadeWeights, to: str | None = None
+    ) -> None:
+        self.shape, self.folder, self.weights, self.to = shape, folder, weights, to
         self._offload_dir = offload_dir
         self._stored: set[str] = set()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -43,18 +49,19 @@ class MadeModel:
     def lines(self, groups: Sequence[WeightGroup], plan: Plan) -> list[str]:
         """What is made and what is written, for people."""
         total = sum(fact.nbytes for fact in self.weights.facts.values())
+        packed = f" in {self.to}" if self.to else ""
         lines = [
-            f"shape    {self.shape.name}, {format_bytes(total)} of random weights: one block of numbers, drawn once, "
-            "cut from many places"
+            f"shape    {self.shape.name}, {format_bytes(total)} of random weights{packed}: one block of numbers, drawn "
+            "once, cut from many places"
         ]
-        nbytes = self._nbytes(_on_disk(groups, plan))
+        nbytes = self._nbytes(files_on_disk(groups, plan))
         if nbytes and self._offload_dir is not None:
             lines.append(f"files    {format_bytes(nbytes)} written to {self.folder} and removed at the end")
         return lines
 
     def check(self, groups: Sequence[WeightGroup], plan: Plan) -> None:
         """Whether what `plan` leaves on disk may be written and has room. Raises UsageError and StorageError."""
-        wanted = _on_disk(groups, plan)
+        wanted = files_on_disk(groups, plan)
         if wanted and self._offload_dir is None:
             raise UsageError(
                 f"{format_bytes(self._nbytes(wanted))} of the weights of {self.shape.name} do not fit in memory and "
@@ -66,7 +73,7 @@ class MadeModel:
         """Writes what `plan` leaves on disk and removes what it does not. Raises UsageError and StorageError."""
         self._stored = {file for file in self._stored if Path(file).is_file()}
         self.check(groups, plan)
-        wanted = _on_disk(groups, plan)
+        wanted = files_on_disk(groups, plan)
         if not wanted:
             self.remove()
             return
@@ -108,11 +115,3 @@ def made_folder(shape: Shape, offload_dir: Path | None) -> Path:
         raise UsageError(f"--offload-dir {offload_dir} is no folder; make it first, or name another")
     place = offload_dir.absolute() if offload_dir is not None else Path(tempfile.gettempdir())
     return place / f"windlass-{shape.name}-{uuid.uuid4().hex[:8]}"
-
-
-def _on_disk(groups: Sequence[WeightGroup], plan: Plan) -> set[str]:
-    """Files of the tensors that rest in no memory; one that holds experts goes whole, if any of them does."""
-    kept = plan.resident | plan.host_resident
-    return {
-        fact.file for group in groups for source in group.sources if source.key not in kept for fact in source.tensors
-    }

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Several
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight
 from windlass.engine.lanes import added, lane_seconds
-from windlass.engine.sequence import Sequence
+from windlass.engine.tally import Tally
 from windlass.facts.forecast import Forecast
 from windlass.facts.lane import LANES
 from windlass.facts.progress import Progress
@@ -45,18 +45,15 @@ class Measurements:
         """A call begins; what it does is forecast when it is over."""
         self._counts_before = self._counts()
 
-    def end_call(self, sequences: Several[Sequence]) -> None:
-        """The call for `sequences` is over, or was left; what was done of it is what is forecast."""
+    def end_call(self, tally: Tally) -> None:
+        """The call is over, or was left; what was done of it is what is forecast."""
         if self.engine.trace is not None:
             self.engine.trace.end(time.perf_counter())
-        begun = [sequence for sequence in sequences if sequence.token_ids]
         before, self._counts_before = self._counts_before, None
-        if before is None or not begun:
+        if before is None or not tally.sequences:
             return
-        prompts = len({sequence.request.request_id for sequence in begun})
-        prompt_len = _mean([len(sequence.request.prompt_token_ids) for sequence in begun])
-        gen_len = _mean([len(sequence.token_ids) for sequence in begun])
-        self._foretell(WorkDone(prompts, len(begun), prompt_len, gen_len, **self._grown(before)))
+        lengths = (tally.prompt_len, tally.gen_len)
+        self._foretell(WorkDone(tally.prompts, tally.sequences, *lengths, **self._grown(before)))
 
     def end_scoring(self, lengths: Several[int]) -> None:
         """The call that scored prompts of so many tokens is over, or was left after the last of them."""
@@ -87,6 +84,11 @@ class Measurements:
             "decode_passes": self.passes["decode"],
         }
 
+    @property
+    def phase(self) -> str:
+        """What progress is told of."""
+        return self._phase
+
     def begin_phase(self, phase: str, total: int, sequences: int) -> None:
         """A phase over a block of `sequences` begins, with at most `total` tokens to come."""
         self._phase, self._phase_done, self._told_done = phase, 0, 0
@@ -100,7 +102,7 @@ class Measurements:
             self._tell_now(self.on_progress, time.perf_counter())
 
     def begin_pass(self, read: int, drawn: int) -> None:
-        """A pass begins that will read `read` tokens and draw from the logits of `drawn` of them."""
+        """A pass begins that will read `read` tokens of prompts, and `drawn` tokens that sequences decode."""
         self._lanes_before = lane_seconds(self.engine, sum(self.seconds.values()))
         self._pass_start = time.perf_counter()
         if self.engine.trace is not None:
@@ -114,11 +116,15 @@ class Measurements:
 
     def end_pass(self, sequences: int) -> None:
         """The pass is over; `sequences` of the block were running."""
-        self.seconds[self._phase] += time.perf_counter() - self._pass_start
-        grown = added(self._lanes_before, lane_seconds(self.engine, sum(self.seconds.values())))
-        self.lanes[self._phase] = {lane: seconds + grown[lane] for lane, seconds in self.lanes[self._phase].items()}
-        self.tokens[self._phase] += self._pass_tokens
-        self.passes[self._phase] += 1
+        taken = time.perf_counter() - self._pass_start
+        grown = added(self._lanes_before, lane_seconds(self.engine, sum(self.seconds.values()) + taken))
+        # What reads and decodes in one row shares its time, token by token.
+        reading = 1.0 if not self._drawn else self._read / (self._read + self._drawn)
+        for phase, share, tokens in (("prefill", reading, self._read), ("decode", 1 - reading, self._drawn)):
+            self.seconds[phase] += taken * share
+            self.lanes[phase] = {lane: seconds + share * grown[lane] for lane, seconds in self.lanes[phase].items()}
+            self.tokens[phase] += tokens
+        self.passes["decode" if self._drawn else "prefill"] += 1
         self._phase_done += self._pass_tokens
         self._read = self._drawn = self._slices_done = 0
         self._sequences = sequences
@@ -151,7 +157,7 @@ class Measurements:
             Progress(
                 phase=self._phase,
                 done=int(done),
-                total=self._totals[self._phase],
+                total=max(self._totals[self._phase], int(done)),
                 seconds=seconds,
                 tokens_per_second=rate,
                 disk_rate=(self.engine.reader.bytes_read - self._phase_bytes) / seconds if seconds else 0.0,

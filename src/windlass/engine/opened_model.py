@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from windlass.engine.made_model import MadeModel, made_folder
 from windlass.engine.rehearsal import Rehearsal
 from windlass.engine.target import HOST, Target
+from windlass.engine.unwritten_files import UnwrittenFiles
 from windlass.errors import CheckpointError
 from windlass.facts.cache_format import AS_COMPUTED, CacheFormat
 from windlass.facts.checkpoint_facts import CheckpointFacts, read_checkpoint
@@ -18,13 +19,16 @@ from windlass.facts.generation_defaults import GenerationDefaults
 from windlass.facts.gguf_checkpoint import gguf_checkpoint
 from windlass.facts.gguf_config import config_of
 from windlass.facts.gguf_model import GgufModel, is_gguf, read_gguf
+from windlass.facts.made_checkpoint import made_packed
 from windlass.facts.model_description import describe, longest_sequence
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.packed_checkpoint import packed_checkpoint
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
+from windlass.kernels.drawn_blocks import drawn_blocks
 from windlass.kernels.packed_product import prepare_products
+from windlass.kernels.quantiser import PACKINGS
 from windlass.memory.made_weights import MadeWeights
 from windlass.model.conductor import Seat
 from windlass.model.config_file import config_of_values, plain_config, read_config
@@ -32,6 +36,7 @@ from windlass.model.dtypes import compute_dtype, dtype_name
 from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
+from windlass.model.multiplied import packed_names
 from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
 from windlass.model.shrink import FAILURES
@@ -46,7 +51,8 @@ from windlass.model.zoo import LiftedModel, build, lift
 class OpenedModel:
     """Everything about a model but its weights' bytes. `seat` is where a conductor of its forward sits down.
 
-    `rows_held` and `rows_scored` are Rehearsal.rows_held. `made` is set where the weights are made up.
+    `rows_held` and `rows_scored` are Rehearsal.rows_held. `folder` is where its weights lie, or would: `made` is set
+    where their files need not be there.
     """
 
     folder: Path
@@ -66,7 +72,7 @@ class OpenedModel:
     read_again_beyond: int | None
     narrows_late: bool
     plain_row: bool
-    made: MadeModel | None = None
+    made: UnwrittenFiles | None = None
 
     @property
     def device(self) -> torch.device:
@@ -78,14 +84,16 @@ class OpenedModel:
 class ModelFiles:
     """What the files of a model say of themselves, read and checked: the whole config, and every header.
 
-    `folder` is that of its files; where `gguf` is set, its file.
+    `folder` is that of its files; where `gguf` is set, its file. `made` speaks for files of weights that need not be
+    there; they would be in `weights_folder`, if that is set.
     """
 
     folder: Path
     config: PreTrainedConfig
     checkpoint: CheckpointFacts
-    made: MadeModel | None = None
+    made: UnwrittenFiles | None = None
     gguf: GgufModel | None = None
+    weights_folder: Path | None = None
 
     @property
     def config_file(self) -> Path:
@@ -120,16 +128,20 @@ def read_files(folder: Path) -> ModelFiles:
     return ModelFiles(folder, plain_config(config), checkpoint)
 
 
-def made_files(shape: Shape, dtype: str, offload_dir: Path | None) -> ModelFiles:
+def made_files(shape: Shape, dtype: str, offload_dir: Path | None, to: str | None = None) -> ModelFiles:
     """The files that a shape's checkpoint would have, in `dtype` ("auto" is the published one); none is written.
 
-    Raises UsageError for a dtype that is not known and for a folder that is missing.
+    `to` is what `windlass quantize` would have packed it as. Raises UsageError for a dtype that is not known and for a
+    folder that is missing.
     """
     config = shape_config(shape)
     folder = made_folder(shape, offload_dir)
     checkpoint = shape_checkpoint(config, compute_dtype(shape.dtype if dtype == "auto" else dtype, ""), folder)
-    weights = MadeWeights(checkpoint.tensors.values(), spread_of(config))
-    return ModelFiles(folder, config, checkpoint, MadeModel(shape, offload_dir, folder, weights))
+    if to is not None:
+        checkpoint = made_packed(checkpoint, packed_names(config, checkpoint.plain), PACKINGS[to].bits)
+        prepare_products()  # see read_files
+    weights = MadeWeights(checkpoint.tensors.values(), spread_of(config), draw=drawn_blocks)
+    return ModelFiles(folder, config, checkpoint, MadeModel(shape, offload_dir, folder, weights, to))
 
 
 def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> None:
@@ -175,7 +187,7 @@ def open_model(
     )
     facts, tokenizer = replace(description.facts, cache_format=cache_format), files.tokenizer()
     return OpenedModel(
-        folder=folder,
+        folder=files.weights_folder or folder,
         facts=facts,
         config=config,
         dtype=chosen,

@@ -1,111 +1,134 @@
-"""Places in the cache: which pages an answer gets, and how the `n` answers to a request share those of their prompt.
+"""Places in the cache: which pages an answer gets, and which of them it shares.
 
-The first answer of a request to come in reads the prompt. Those beside it hold the pages that the prompt fills as
-well, and get a copy of the last one, where each goes on writing. Where answers must wait for the next block, one that
-leaves this block keeps the prompt's pages for them, so that a prompt is read once however small a block is.
+What a prompt begins with may be known already: then its pages are held with others (prefix_tree.py), and reading begins
+behind them. It may just be being read for another answer: then its pages are held with that one, which leads, and this
+one is read as far as the leader has come. The `n` answers to one request that come in together share more: the first
+reads the prompt for all, and each of the others gets a copy of the page that the prompt ends in.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 
+from windlass.engine.prefix_tree import PrefixTree
 from windlass.engine.sequence import Sequence
 from windlass.model.kvcache import KVCache
 
 
 class Places:
-    """For the sequences of one call. `read_again_beyond` is the model's: what may be read again is not shared."""
+    """Of one engine. `read_again_beyond` is the model's: prompts that may be read again are not shared.
 
-    def __init__(self, cache: KVCache, read_again_beyond: int | None, sequences: Iterable[Sequence]) -> None:
+    Without `prefixes` only the answers to one request share anything.
+    """
+
+    def __init__(self, cache: KVCache, read_again_beyond: int | None, prefixes: PrefixTree | None) -> None:
         self._cache, self._table = cache, cache.table
-        self._read_again_beyond = read_again_beyond
-        self._to_come = Counter(sequence.request.request_id for sequence in sequences)
-        self._readers: dict[str, int] = {}
-        self._kept: dict[str, int] = {}
+        self._read_again_beyond, self._prefixes = read_again_beyond, prefixes
+        self._reading: dict[int, Sequence] = {}
 
     def has_room(self, sequence: Sequence) -> bool:
-        """Whether there are free pages for all that a sequence may become."""
-        request_id, given = sequence.request.request_id, 0
-        if request_id in self._kept:
-            given = len(self._table.pages[self._kept[request_id]])
-        elif request_id in self._readers:
-            given = self._shared_pages(sequence)
-        return self._table.pages_for(sequence.most_tokens) - given <= len(self._table.free)
+        """Whether there are pages for all that a sequence may become."""
+        pages, _ = self._shared(sequence)
+        resting = sum(page in self._table.resting for page in pages)
+        return self._table.pages_for(sequence.most_tokens) - len(pages) <= self._table.room - resting
 
     def enter(self, sequence: Sequence) -> None:
         """Gives a sequence its pages. Raises BudgetError where the cache is too small for it alone."""
-        request_id, number = sequence.request.request_id, sequence.number
-        self._to_come[request_id] -= 1
-        if request_id in self._kept:
-            self._table.hand_over(self._kept.pop(request_id), number)
-            self._readers[request_id] = number
-        elif request_id in self._readers:
-            self._table.share(number, self._readers[request_id], self._shared_pages(sequence))
-        elif sequence.token_ids:
-            sequence.read_again()  # the prompt was read for an earlier block, which could not keep it
-        else:
-            self._readers[request_id] = number
+        number = sequence.number
+        pages, leader = self._shared(sequence)
+        self._table.begin(number, pages)
         self._table.reserve(number, sequence.most_tokens)
-        if sequence.cached and self._table.num_places:
-            self._take_full_pages(sequence)
-        elif sequence.cached:
-            self._copy_prompt(sequence)
+        sequence.cached = len(pages) * self._table.page_tokens
+        sequence.leader = leader
+        if leader is not None and leader.request is sequence.request:
+            sequence.cached = 0  # all that it needs comes when the prompt has been read
+        self._reading[number] = sequence
 
-    def prompt_read(self, answers: Iterable[Sequence]) -> None:
-        """The prompt of these answers has been read: those in the block get what they cannot hold together."""
+    def ready(self, sequence: Sequence) -> bool:
+        """Whether what a sequence shares with the one that leads it is stored, so that it may be read on."""
+        leader = sequence.leader
+        if leader is None:
+            return True
+        if leader.request is sequence.request or not self.ready(leader) or leader.cached < sequence.cached:
+            return False
+        sequence.leader = None
+        return True
+
+    def prompt_read(self, reader: Sequence, answers: Iterable[Sequence]) -> None:
+        """The prompt of these answers has been read: those that wait for it get what they do not hold with it."""
+        self._reading.pop(reader.number, None)
         for sequence in answers:
-            sequence.cached = len(sequence.request.prompt_token_ids)
-            if sequence.number in self._table.pages:
-                self._copy_prompt(sequence)
-
-    def pass_over(self, sequence: Sequence) -> None:
-        """A sequence that waited and has ended already, with the token behind its prompt, needs no place."""
-        request_id = sequence.request.request_id
-        self._to_come[request_id] -= 1
-        if not self._to_come[request_id] and request_id in self._kept:
-            self._table.release(self._kept.pop(request_id))
+            if sequence.leader is reader:
+                sequence.cached, sequence.leader = len(reader.request.prompt_token_ids), None
+                self._reading.pop(sequence.number, None)
+                self._copy_prompt(reader, sequence)
+        self._keep(reader)
 
     def leave(self, sequence: Sequence) -> None:
-        """Takes a sequence's pages back, but for those of a prompt that others wait for. May be called twice."""
-        request_id, number = sequence.request.request_id, sequence.number
-        self._readers.pop(request_id, None)
-        if self._kept.get(request_id) == number:
-            return
-        if self._to_come[request_id] and request_id not in self._kept and self._stays(sequence):
-            self._table.shrink(number, len(sequence.request.prompt_token_ids))
-            self._kept[request_id] = number
-        else:
-            self._table.release(number)
+        """Takes a sequence's pages back; what it stored is kept for others while there is room. May be repeated."""
+        number = sequence.number
+        self._reading.pop(number, None)
+        for other in self._reading.values():
+            if other.leader is sequence:
+                # It left before it had read what they share, so they read that themselves.
+                other.leader = None
+                other.cached = min(other.cached, sequence.cached // self._table.page_tokens * self._table.page_tokens)
+        if number in self._table.pages and sequence.leader is None:
+            self._keep(sequence)
+        self._table.release(number)
 
-    def close(self) -> None:
-        """Takes back what is still kept."""
-        while self._kept:
-            self._table.release(self._kept.popitem()[1])
+    def _keep(self, sequence: Sequence) -> None:
+        if self._prefixes is not None and self._stays(sequence):
+            self._prefixes.keep(sequence.ids(0, sequence.cached), self._table.pages[sequence.number])
+
+    def _shared(self, sequence: Sequence) -> tuple[list[int], Sequence | None]:
+        """The pages a sequence would share, and who is reading them, if they have not been read already."""
+        sibling = next((other for other in self._reading.values() if self._is_sibling(other, sequence)), None)
+        if sibling is not None:
+            filled = len(sequence.request.prompt_token_ids) // self._table.page_tokens
+            return self._table.pages[sibling.number][: filled if self._stays(sequence) else 0], sibling
+        if self._prefixes is None or not self._stays(sequence):
+            return [], None
+        # The last token goes through the model in any case: the next one is drawn from what comes out.
+        ids, leader = sequence.ids(0, sequence.length - 1), None
+        pages = self._prefixes.find(ids)
+        for other in self._reading.values():
+            count = self._common_pages(other, ids)
+            if count > len(pages):
+                pages, leader = self._table.pages[other.number][:count], other
+        return pages, leader
+
+    def _is_sibling(self, other: Sequence, sequence: Sequence) -> bool:
+        return (
+            other.request is sequence.request and other.leader is None and not (other.token_ids or sequence.token_ids)
+        )
+
+    def _common_pages(self, other: Sequence, ids: list[int]) -> int:
+        """Full pages that another's tokens and `ids` begin with alike."""
+        if not self._stays(other) or (other.leader is not None and other.leader.request is other.request):
+            return 0
+        size = self._table.page_tokens
+        theirs, count = other.ids(0, other.length), 0
+        while (end := (count + 1) * size) <= min(len(ids), len(theirs)) and _alike(theirs, ids, count * size, end):
+            count += 1
+        return count
 
     def _stays(self, sequence: Sequence) -> bool:
-        """Whether what was stored of the prompt is never written anew."""
+        """Whether what is stored of the prompt is never written anew."""
         return self._read_again_beyond is None or len(sequence.request.prompt_token_ids) > self._read_again_beyond
 
-    def _shared_pages(self, sequence: Sequence) -> int:
-        filled = len(sequence.request.prompt_token_ids) // self._table.page_tokens
-        return filled if self._stays(sequence) else 0
-
-    def _take_full_pages(self, sequence: Sequence) -> None:
-        """Of a prompt that was read before, the page that it does not fill was gone on with: its tokens come again."""
-        prompt, size = len(sequence.request.prompt_token_ids), self._table.page_tokens
-        sequence.cached = prompt // size * size
-        self._copy(sequence, range(self._shared_pages(sequence), prompt // size))
-
-    def _copy_prompt(self, sequence: Sequence) -> None:
+    def _copy_prompt(self, reader: Sequence, sequence: Sequence) -> None:
         """Copies the pages of the prompt that a sequence holds alone from the one that has just read them."""
-        prompt = len(sequence.request.prompt_token_ids)
-        full, every = prompt // self._table.page_tokens, self._table.pages_for(prompt)
-        self._copy(sequence, range(self._shared_pages(sequence), full))
-        reader, places = self._readers[sequence.request.request_id], self._table.places
-        open_places = (places[reader], places[sequence.number]) if places else None
-        self._copy(sequence, range(full, every), open_places)
+        prompt, size = len(reader.request.prompt_token_ids), self._table.page_tokens
+        full, every = prompt // size, self._table.pages_for(prompt)
+        shared = full if self._stays(sequence) else 0
+        places = self._table.places
+        self._copy(reader, sequence, range(shared, full))
+        open_places = (places[reader.number], places[sequence.number]) if places else None
+        self._copy(reader, sequence, range(full, every), open_places)
 
-    def _copy(self, sequence: Sequence, pages: range, places: tuple[int, int] | None = None) -> None:
-        reader = self._readers[sequence.request.request_id]
-        if reader != sequence.number:
-            mine, read = self._table.pages[sequence.number], self._table.pages[reader]
-            self._cache.copy_pages([(read[page], mine[page]) for page in pages], places)
+    def _copy(self, reader: Sequence, sequence: Sequence, pages: range, places: tuple[int, int] | None = None) -> None:
+        mine, read = self._table.pages[sequence.number], self._table.pages[reader.number]
+        self._cache.copy_pages([(read[page], mine[page]) for page in pages], places)
+
+
+def _alike(one: list[int], other: list[int], start: int, stop: int) -> bool:
+    return one[start:stop] == other[start:stop]

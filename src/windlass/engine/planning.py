@@ -71,3 +71,15 @@ def choose_plan(
     with suppress(BudgetError):
         return search(model, workload, replace(measured(plan.micro_batch_tokens), width_fixed=True), machine)
     return search(model, workload, replace(asked, width_fixed=True), machine)
+
+
+def still_suits(plan: Plan, before: Workload, workload: Workload) -> bool:
+    """Whether a plan made for other work holds this: the longest sequence fits, and the block is not far too small."""
+    if workload.scored != before.scored:
+        return False
+    pages_each = -(-workload.tokens_per_sequence // plan.page_tokens)
+    at_once = plan.num_pages // pages_each
+    grown = (
+        workload.num_prompts > 2 * before.num_prompts or pages_each * plan.page_tokens > 2 * before.tokens_per_sequence
+    )
+    return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)

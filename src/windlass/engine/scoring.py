@@ -49,7 +49,7 @@ class Scoring:
         """Takes passages in order, until the next pass is full or there is no place or page for another."""
         due, most = sum(p.tokens - p.read for p in reading), self.engine.plan.block_size
         while waiting and due < self.pass_tokens and len(reading) < most:
-            if reading and self._table.pages_for(waiting[0].tokens) > len(self._table.free):
+            if reading and self._table.pages_for(waiting[0].tokens) > self._table.room:
                 return
             passage = waiting.popleft()
             reading.append(passage)
@@ -64,7 +64,7 @@ class Scoring:
                 spans.append((passage, passage.next_span(room)))
                 room -= len(spans[-1][1].token_ids)
         targets = [token for passage, span in spans for token in passage.targets(span)]
-        self.measurements.begin_pass(self.pass_tokens - room, len(targets))
+        self.measurements.begin_pass(self.pass_tokens - room, 0)
         scores = TokenScores(targets, self.engine.opened.device)
         for block in self.engine.runner.run_pass_in_blocks([span for _, span in spans]):
             scores.add(block)

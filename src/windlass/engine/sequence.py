@@ -1,6 +1,6 @@
 """One answer being generated: its tokens, its place in the cache, and when it ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from windlass.engine.logit_changes import LogitChanges
@@ -12,9 +12,11 @@ from windlass.facts.request import Request
 from windlass.model.tokenizer import AnyTokenizer
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """One of the `n` answers to a request. `cached` counts the tokens whose keys and values are stored.
+
+    While a `leader` is set, they are being stored for that one, and this one waits.
 
     With a `tokenizer` the candidates of logprobs are given their text. `bad_words` are runs of ids that may not come.
     """
@@ -33,6 +35,7 @@ class Sequence:
     tokenizer: AnyTokenizer | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()
     changes: LogitChanges | None = field(init=False, default=None)
+    leader: "Sequence | None" = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.request.sampling_params.changes_logits:
@@ -58,9 +61,14 @@ class Sequence:
         """Whether the answer has ended."""
         return self.stop.finish is not None
 
+    @property
+    def decodes(self) -> bool:
+        """Whether its next token follows from the one before it alone, all else being stored."""
+        return bool(self.token_ids) and self.tokens_left == 1 and self.leader is None
+
     def next_span(self, most: int) -> RowSpan:
         """The next `most` or fewer tokens that are due."""
-        ids = self._ids(self.cached, min(self.cached + most, self.length))
+        ids = self.ids(self.cached, min(self.cached + most, self.length))
         return RowSpan(self.number, ids, self.cached, self.length, int(self.cached + len(ids) == self.length))
 
     def read_again(self) -> None:
@@ -76,10 +84,11 @@ class Sequence:
             self.turned = True
             self.read_again()
 
-    def _ids(self, start: int, stop: int) -> list[int]:
+    def ids(self, start: int, stop: int) -> list[int]:
+        """Tokens of prompt and answer, by their places in both."""
         prompt = self.request.prompt_token_ids
         if start >= len(prompt):
-            return self.token_ids[start - len(prompt) : stop - len(prompt)]
+            return self.token_ids[start - len(prompt) : max(0, stop - len(prompt))]
         return [*prompt[start:stop], *self.token_ids[: max(0, stop - len(prompt))]]
 
     def sampler_row(self) -> SamplerRow:
@@ -92,6 +101,12 @@ class Sequence:
         """Ids that would complete a bad word, all of it within the answer."""
         said = self.token_ids
         return tuple(word[-1] for word in self.bad_words if len(word) == 1 or said[-len(word) + 1 :] == list(word[:-1]))
+
+    def replay(self, token_ids: Iterable[int]) -> None:
+        """Takes tokens of an earlier run, as if they had been drawn here; what follows goes on from them."""
+        for token_id in token_ids:
+            if not self.finished:
+                self.take(SampledToken(token_id))
 
     def take(self, token: SampledToken) -> None:
         """Adds a drawn token."""

@@ -91,7 +91,7 @@ def config_name(folder: Path) -> str:
 
 
 def _answers(engine: Engine, sequences: list[Sequence]) -> list[RequestOutput]:
-    return list(Generation(engine, Measurements(engine, None), stream=False).run(sequences))
+    return list(Generation(engine, Measurements(engine, None), stream=False).run([sequence] for sequence in sequences))
 
 
 def _compare(reference: Reference, output: RequestOutput, pass_tokens: int) -> tuple[float, str]:

@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from windlass.errors import RequestError
@@ -42,28 +42,29 @@ class BadRow:
 
 def parse_rows(lines: Iterable[bytes]) -> list[BatchRow | BadRow]:
     """Every line that is not blank, in order. The second of two rows with one `custom_id` is a bad row."""
-    rows: list[BatchRow | BadRow] = []
+    plain = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw for number, raw in enumerate(lines, 1))
+    return list(named_once(parse_row(number, raw) for number, raw in enumerate(plain, 1) if raw.strip()))
+
+
+def named_once(rows: Iterable[BatchRow | BadRow]) -> Iterator[BatchRow | BadRow]:
+    """The same rows, but the second of two with one `custom_id` is a bad row. Every name so far is kept in memory."""
     seen: dict[str, int] = {}
-    for number, raw in enumerate(lines, 1):
-        raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        if not raw.strip():
-            continue
-        row = parse_row(number, raw)
+    for row in rows:
         if isinstance(row, BatchRow) and row.custom_id in seen:
-            row = BadRow(
-                number, row.custom_id, f"custom_id {row.custom_id!r} is that of line {seen[row.custom_id]} too"
+            yield BadRow(
+                row.line, row.custom_id, f"custom_id {row.custom_id!r} is that of line {seen[row.custom_id]} too"
             )
-        elif isinstance(row, BatchRow):
-            seen[row.custom_id] = number
-        rows.append(row)
-    return rows
+            continue
+        if isinstance(row, BatchRow):
+            seen[row.custom_id] = row.line
+        yield row
 
 
 def parse_row(line: int, raw: bytes) -> BatchRow | BadRow:
     """One line of the file."""
     custom_id: str | None = None
     try:
-        row = _read_object(raw)
+        row = read_row_object(raw)
         custom_id = _read_custom_id(row)
         body, chat = _read_envelope(row)
         return BatchRow(line, custom_id or f"line-{line}", parse_body(body, chat))
@@ -71,7 +72,8 @@ def parse_row(line: int, raw: bytes) -> BatchRow | BadRow:
         return BadRow(line, custom_id, str(error))
 
 
-def _read_object(raw: bytes) -> dict[str, object]:
+def read_row_object(raw: bytes) -> dict[str, object]:
+    """The object of a line. Raises RequestError for anything else."""
     try:
         row = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

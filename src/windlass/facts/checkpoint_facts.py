@@ -39,6 +39,11 @@ class CheckpointFacts:
         return sum(fact.nbytes for fact in self.tensors.values())
 
     @property
+    def plain(self) -> dict[str, TensorFact]:
+        """Those whose numbers are not packed, by name."""
+        return {name: fact for name, fact in self.tensors.items() if isinstance(fact, TensorFact)}
+
+    @property
     def weights_dtype(self) -> str:
         """The dtype that is stated, or that most bytes have, by safetensors' name."""
         if self.stated_dtype is not None:

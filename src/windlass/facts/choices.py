@@ -33,12 +33,11 @@ def check_dtype(name: str) -> None:
         raise UsageError(f"dtype {name!r} is not known; choose one of auto, {', '.join(DTYPES)}")
 
 
-def check_quantization(name: object) -> None:
-    """None or the name of a format to pack weights in. Raises UsageError."""
+def check_quantization(name: object, flag: str = "") -> None:
+    """None or the name of a format to pack weights in, given by `flag` if not by `quantization`. Raises UsageError."""
     if name is not None and name not in PACKINGS:
-        raise UsageError(
-            f"quantization={name!r} is not known; use {' or '.join(PACKINGS)}, or leave it out: weights run as they are"
-        )
+        given = f"{flag} {name}" if flag else f"quantization={name!r}"
+        raise UsageError(f"{given} is not known; use {' or '.join(PACKINGS)}, or leave it out: weights run as they are")
 
 
 def check_folder(flag: str, folder: Path) -> None:

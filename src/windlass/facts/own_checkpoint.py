@@ -25,6 +25,12 @@ def own_packing(bits: int) -> Packing:
     return Packing(f"int{bits}", bits=bits, group=COLUMNS, row_step=ROWS)
 
 
+def blocks_shape(shape: tuple[int, ...], bits: int) -> tuple[int, ...]:
+    """Of the bytes of a tensor (N, K) or (E, N, K): (..., blocks along N, blocks along K, bytes of one)."""
+    *experts, rows, columns = shape
+    return (*experts, -(-rows // ROWS), -(-columns // COLUMNS), BLOCK_BYTES[bits])
+
+
 def own_checkpoint(checkpoint: CheckpointFacts, settings: Mapping[str, Any]) -> CheckpointFacts:
     """Tensors of bytes are packed matrices. Raises UnsupportedModel for another format, CheckpointError for sizes."""
     bits = settings.get("bits")

@@ -6,10 +6,11 @@ that was killed goes on inside a file. Headers are padded, so that data begins a
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
-from windlass.facts.own_checkpoint import BLOCK_BYTES, COLUMNS, ROWS
+from windlass.facts.own_checkpoint import COLUMNS, ROWS, blocks_shape
 from windlass.facts.piece import round_up
 from windlass.facts.tensor_fact import TensorFact
 from windlass.units import MIB
@@ -82,6 +83,46 @@ def pack_pieces(files: Sequence[OutputFile]) -> tuple[PackPiece, ...]:
     return tuple(piece for file in files for tensor in file.tensors for piece in _pieces(file.name, tensor))
 
 
+def tensor_facts(files: Sequence[OutputFile], folder: Path) -> dict[str, TensorFact]:
+    """What the headers of the files say, by name, once they are in `folder`."""
+    return {
+        tensor.source.name: TensorFact(
+            tensor.source.name, tensor.dtype, tensor.shape, str(folder / file.name), tensor.offset, tensor.nbytes
+        )
+        for file in files
+        for tensor in file.tensors
+    }
+
+
+def parts_of(piece: PackPiece, start: int, stop: int, most: int) -> Iterator[PackPiece]:
+    """Pieces of at most `most` bytes of the source, or of 16 rows, whose targets cover bytes start .. stop of the file.
+
+    Blocks are made 16 rows at a time, so the first may begin before `start` and the last end behind `stop`.
+    """
+    if not piece.rows:
+        first, last = max(start, piece.target_offset), min(stop, piece.target_offset + piece.target_nbytes)
+        for at in range(first, last, most):
+            moved, size = at - piece.target_offset, min(most, last - at)
+            yield replace(piece, offset=piece.offset + moved, nbytes=size, target_offset=at, target_nbytes=size)
+        return
+    strips = -(-piece.rows // ROWS)
+    row_bytes, strip_bytes = piece.nbytes // piece.rows, piece.target_nbytes // strips
+    first = max(0, start - piece.target_offset) // strip_bytes
+    last = min(strips, -(-(stop - piece.target_offset) // strip_bytes))
+    step = max(1, most // (ROWS * row_bytes))
+    for strip in range(first, last, step):
+        count, above = min(step, last - strip), strip * ROWS
+        rows = min(piece.rows, above + count * ROWS) - above
+        yield replace(
+            piece,
+            offset=piece.offset + above * row_bytes,
+            nbytes=rows * row_bytes,
+            rows=rows,
+            target_offset=piece.target_offset + strip * strip_bytes,
+            target_nbytes=count * strip_bytes,
+        )
+
+
 def padded_shapes(files: Sequence[OutputFile]) -> dict[str, list[int]]:
     """The true (N, K) of packed tensors whose blocks hold more rows or columns, for the config."""
     return {
@@ -102,8 +143,7 @@ def index_json(files: Sequence[OutputFile]) -> dict[str, object]:
 def _output(fact: TensorFact, packed: bool, bits: int) -> OutputTensor:
     if not packed:
         return OutputTensor(fact, False, fact.dtype, fact.shape, fact.nbytes)
-    *experts, rows, columns = fact.shape
-    shape = (*experts, -(-rows // ROWS), -(-columns // COLUMNS), BLOCK_BYTES[bits])
+    shape = blocks_shape(fact.shape, bits)
     return OutputTensor(fact, True, "U8", shape, prod(shape))
 
 

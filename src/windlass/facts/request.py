@@ -10,6 +10,7 @@ from windlass.facts.sampling_params import SamplingParams
 class Request:
     """A prompt as token ids, and how to answer it. `prompt` is its text, None where the caller gave ids.
 
+    `begun` are the tokens of each of its answers that an earlier run has drawn: they are gone on from.
     Raises RequestError for a prompt without tokens or with something that is no token id; the others go on.
     """
 
@@ -17,6 +18,7 @@ class Request:
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     sampling_params: SamplingParams
+    begun: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt_token_ids:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from windlass.errors import UsageError
 from windlass.facts.checkpoint_facts import CheckpointFacts
-from windlass.facts.made_checkpoint import made_checkpoint
+from windlass.facts.made_checkpoint import made_checkpoint, made_packed
 from windlass.facts.model_description import describe
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.model_structure import ModelStructure
@@ -12,7 +12,6 @@ from windlass.facts.number_types import computed_in
 from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.packed_view import packed_view
 from windlass.facts.shape import Shape
-from windlass.facts.tensor_fact import TensorFact
 from windlass.jobs.model_description import known_shape, model_files
 from windlass.jobs.structures import structure_of_folder, structure_of_shape
 from windlass.kernels.quantiser import PACKINGS
@@ -36,10 +35,11 @@ def describe_packed(model: str | Path | Shape, to: str, revision: str | None, *,
         folder, checkpoint = model_files(str(model), revision)
         structure, config = structure_of_folder(folder, checkpoint.tensors), text_config_of(read_config(folder))
         name = str(model)
-    plain = {key: fact for key, fact in checkpoint.tensors.items() if isinstance(fact, TensorFact)}
+    plain = checkpoint.plain
     if len(plain) < len(checkpoint.tensors):
         return _as_it_is(name, structure, checkpoint, to, dtype)
-    packed = packed_view(checkpoint, packed_names(config, plain), PACKINGS[to].bits)
+    in_blocks = packed_view if shape is None else made_packed
+    packed = in_blocks(checkpoint, packed_names(config, plain), PACKINGS[to].bits)
     return describe(name, structure, packed, dtype).facts
 
 

@@ -1,25 +1,23 @@
-"""The file a batch reads: one row a line, bad ones included."""
+"""All rows of a batch at once, for those who need every one: bad ones included, each name given once."""
 
-import sys
-from pathlib import Path
-
-from windlass.errors import StorageError, UsageError
-from windlass.facts.batch_row import BadRow, BatchRow, parse_rows
+from windlass.errors import UsageError
+from windlass.facts.batch_row import BadRow, BatchRow, named_once
+from windlass.facts.prompt_form import PromptForm
+from windlass.jobs.rows.row_source import row_source
 
 Row = BatchRow | BadRow
 
 
-def read_rows(path: str) -> list[Row]:
-    """All rows of a file, or of standard input for `-`. Raises UsageError when there is none, StorageError."""
-    if path != "-" and Path(path).is_dir():
-        raise UsageError(f"{path} is a folder; name a file with one JSON object a line, as in {Path(path, 'in.jsonl')}")
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}; name a file with one JSON object a line") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; name a file that you may read") from error
-    rows = parse_rows(data.split(b"\n"))
+def read_rows(path: str, form: PromptForm | None = None) -> list[Row]:
+    """All rows of a file, or of standard input for `-`; `form` says what the rows of a table ask.
+
+    Raises UsageError when there is none, StorageError.
+    """
+    source = row_source(path, form)
+    rows = list(named_once(source.rows()))
     if not rows:
-        raise UsageError(f'{path} holds no rows; write one JSON object a line, as {{"prompt": "Once upon a time"}}')
+        raise UsageError(
+            f'{source.describe()} holds no rows; write one JSON object a line, as {{"prompt": "Once upon a time"}}, '
+            f"or a table with a header and a row below it"
+        )
     return rows

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from windlass.errors import StorageError
+from windlass.errors import StorageError, WindlassError
 from windlass.facts.disk_profile import DiskProfile
 from windlass.facts.extent import Extent
 from windlass.facts.piece import BLOCK
 from windlass.facts.time_span import OnSpan
 from windlass.memory.ticket import ReaderClosed, Ticket
+from windlass.settings import num_threads
 
 # The order in which chunks are served: what is waited for, what is read ahead, the end.
 URGENT, AHEAD, END = range(3)
@@ -50,6 +51,9 @@ class _Chunk:
     target: memoryview
 
 
+_Chunks = queue.PriorityQueue[tuple[int, int, _Chunk | None]]
+
+
 class Made(Protocol):
     """Bytes of files that are made up in place of being read."""
 
@@ -57,13 +61,16 @@ class Made(Protocol):
         """Whether the bytes of `file` are made."""
 
     def fill(self, file: str, offset: int, target: memoryview) -> None:
-        """Makes the bytes of `file` from `offset` on, as many as `target` has. Called by several threads."""
+        """Makes the bytes of `file` from `offset` on, as many as `target` has. Called by several threads.
+
+        Raises errors of the error tree, which come out where the bytes are waited for.
+        """
 
 
 class DiskReader:
     """A pool of `profile.depth` threads that read `profile.chunk` bytes at a time.
 
-    What `made` holds is asked of it and counts as no reading.
+    What `made` holds is asked of it, by further threads, and counts as no reading.
 
     An extent begins at a multiple of 4096 bytes of its file. Its target is page-aligned memory of the extent's size
     rounded up to 4096: a direct read fills the last block too. The target belongs to the reader until `wait` returns.
@@ -80,12 +87,13 @@ class DiskReader:
         self._sources: dict[str, _Source] = {}
         self._descriptors: list[int] = []
         self._closed = False
-        self._chunks: queue.PriorityQueue[tuple[int, int, _Chunk | None]] = queue.PriorityQueue()
+        self._chunks: _Chunks = queue.PriorityQueue()
+        # What is made takes a processor and no disk, so it has threads of its own, one for each processor.
+        self._to_make: _Chunks = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"windlass-disk-{number}", daemon=True)
-            for number in range(profile.depth)
-        ]
+        self._threads = [self._thread(self._chunks, f"disk-{number}") for number in range(profile.depth)]
+        if made is not None:
+            self._threads += [self._thread(self._to_make, f"made-{number}") for number in range(num_threads())]
         for thread in self._threads:
             thread.start()
 
@@ -123,7 +131,8 @@ class DiskReader:
         ticket = Ticket(len(cuts) + 1, on_done)
         for file, offset, need, target in cuts:
             chunk = _Chunk(ticket, file, offset, need, target)
-            self._chunks.put((URGENT if urgent else AHEAD, next(self._numbers), chunk))
+            chunks = self._to_make if self._made is not None and self._made.holds(file) else self._chunks
+            chunks.put((URGENT if urgent else AHEAD, next(self._numbers), chunk))
         ticket.finish()
         return ticket
 
@@ -136,6 +145,7 @@ class DiskReader:
         self._closed = True
         for _ in self._threads:
             self._chunks.put((END, next(self._numbers), None))
+            self._to_make.put((END, next(self._numbers), None))
         for thread in self._threads:
             thread.join()
         while self._descriptors:
@@ -152,15 +162,17 @@ class DiskReader:
             for at in range(0, extent.nbytes, chunk)
         ]
 
-    def _serve(self) -> None:
-        while (chunk := self._chunks.get()[2]) is not None:
+    def _thread(self, chunks: _Chunks, name: str) -> threading.Thread:
+        return threading.Thread(target=self._serve, args=(chunks,), name=f"windlass-{name}", daemon=True)
+
+    def _serve(self, chunks: _Chunks) -> None:
+        while (chunk := chunks.get()[2]) is not None:
             if self._closed:
                 chunk.ticket.finish(ReaderClosed())
             elif chunk.ticket.error is not None:
                 chunk.ticket.finish()
             elif self._made is not None and self._made.holds(chunk.file):
-                self._made.fill(chunk.file, chunk.offset, chunk.target[: chunk.need])
-                chunk.ticket.finish()
+                chunk.ticket.finish(_error_of_making(self._made, chunk))
             else:
                 self._serve_chunk(chunk)
 
@@ -233,6 +245,15 @@ class DiskReader:
             raise _unreadable(file, 0, error) from error
         self._descriptors.append(descriptor)
         return _Source(descriptor, direct)
+
+
+def _error_of_making(made: Made, chunk: _Chunk) -> WindlassError | None:
+    """Has a chunk made; returns what went wrong."""
+    try:
+        made.fill(chunk.file, chunk.offset, chunk.target[: chunk.need])
+    except WindlassError as error:
+        return error
+    return None
 
 
 def _read_on(source: _Source, chunk: _Chunk, done: int) -> int:

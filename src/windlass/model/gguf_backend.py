@@ -34,7 +34,10 @@ def gguf_backend(model: GgufModel, vocabulary: GgufVocabulary) -> Tokenizer:
             backend.pre_tokenizer = cut
         _add_tokens(backend, vocabulary, model.architecture)
         _add_ends(backend, vocabulary)
-    except Exception as error:  # the tokenizers library raises bare Exception for a vocabulary it cannot take
+    except Exception as error:
+        # For what it cannot take, the tokenizers library raises ValueError or no subclass at all; the rest is a bug.
+        if type(error) not in (Exception, ValueError):
+            raise
         raise CheckpointError(
             f"the tokenizer in {model.path} cannot be made: {str(error).strip() or type(error).__name__}; fetch "
             f"another file of the model"

@@ -1,7 +1,7 @@
 """Which pages of the KV cache hold which sequence; the same table serves every layer."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from windlass.errors import BudgetError
 
@@ -9,7 +9,9 @@ from windlass.errors import BudgetError
 class PageTable:
     """Which pages hold which sequence. Several may hold a page; it is free again when the last of them lets it go.
 
-    Where full pages are packed, a sequence that goes on has one of `num_places` places for the page that is not full.
+    Pages may be `cached` beside that: held for sequences to come. Those that nothing else holds are `resting`, and
+    `reclaim` is asked to free some of them when no other page is free. Where full pages are packed, a sequence that
+    goes on has one of `num_places` places for the page that is not full.
     """
 
     def __init__(self, num_pages: int, page_tokens: int, num_places: int = 0) -> None:
@@ -19,6 +21,14 @@ class PageTable:
         self.free = list(range(num_pages - 1, -1, -1))
         self.pages: dict[int, list[int]] = {}
         self._holders = [0] * num_pages
+        self._cached: set[int] = set()
+        self.resting: set[int] = set()
+        self.reclaim: Callable[[int], None] = _nothing_rests
+
+    @property
+    def room(self) -> int:
+        """Pages that are free or would be, if they were asked for."""
+        return len(self.free) + len(self.resting)
 
     def pages_for(self, tokens: int) -> int:
         """Pages that `tokens` tokens take."""
@@ -28,6 +38,8 @@ class PageTable:
         """Grows a sequence's table until it covers `tokens` tokens. Raises BudgetError when no page is free."""
         table = self.pages.setdefault(sequence, [])
         needed = self.pages_for(tokens) - len(table)
+        if needed > len(self.free):
+            self.reclaim(needed - len(self.free))
         if needed > len(self.free):
             raise BudgetError(
                 f"the KV cache has {len(self.free)} of {self.num_pages} pages free, {needed} are needed; "
@@ -40,27 +52,25 @@ class PageTable:
             self._holders[page] = 1
             table.append(page)
 
-    def share(self, sequence: int, other: int, count: int) -> None:
-        """Begins a new sequence's table with the first `count` pages of another's, which both hold from then on."""
+    def begin(self, sequence: int, pages: Sequence[int]) -> None:
+        """Begins a new sequence's table with pages that others hold or that are cached; it holds them too."""
         assert sequence not in self.pages, f"sequence {sequence} has a table already"
-        self.pages[sequence] = self.pages[other][:count]
-        for page in self.pages[sequence]:
+        self.pages[sequence] = list(pages)
+        for page in pages:
             self._holders[page] += 1
+            self.resting.discard(page)
 
-    def hand_over(self, sequence: int, other: int) -> None:
-        """What belonged to a sequence belongs to another, which has nothing yet."""
-        assert other not in self.pages, f"sequence {other} has a table already"
-        self.pages[other] = self.pages.pop(sequence)
-        if sequence in self.places:
-            self.places[other] = self.places.pop(sequence)
+    def cache(self, page: int) -> None:
+        """Holds a page, which some sequence holds, until it is forgotten."""
+        assert self._holders[page] and page not in self._cached, f"page {page} cannot be cached"
+        self._holders[page] += 1
+        self._cached.add(page)
 
-    def shrink(self, sequence: int, tokens: int) -> None:
-        """Lets go of the pages behind those that the first `tokens` tokens take, and of its place: it rests."""
-        self._leave_place(sequence)
-        table = self.pages[sequence]
-        kept = self.pages_for(tokens)
-        self._let_go(table[kept:])
-        del table[kept:]
+    def forget(self, page: int) -> None:
+        """Lets go of a page that was cached."""
+        self._cached.remove(page)
+        self.resting.discard(page)
+        self._let_go([page])
 
     def release(self, sequence: int) -> None:
         """Lets go of all of a sequence's pages, and of its place."""
@@ -69,9 +79,10 @@ class PageTable:
 
     def check(self) -> None:
         """Every page is free or in as many tables as are counted, and never twice in one."""
-        held = Counter(page for table in self.pages.values() for page in table)
+        held = Counter(page for table in self.pages.values() for page in table) + Counter(self._cached)
         assert [held[page] for page in range(self.num_pages)] == self._holders, "holders of pages are miscounted"
         assert all(len(set(table)) == len(table) for table in self.pages.values()), "a page is twice in one table"
+        assert self.resting == {page for page in self._cached if held[page] == 1}, "pages that rest are miscounted"
         places = sorted([*self.places.values(), *self._free_places])
         assert places == list(range(self.num_places)), f"{len(places)} places accounted for of {self.num_places}"
         accounted = sorted([*held, *self.free])
@@ -86,3 +97,9 @@ class PageTable:
             self._holders[page] -= 1
             if not self._holders[page]:
                 self.free.append(page)
+            elif self._holders[page] == 1 and page in self._cached:
+                self.resting.add(page)
+
+
+def _nothing_rests(count: int) -> None:
+    """Where nothing is cached there is nothing to reclaim."""

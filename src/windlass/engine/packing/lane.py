@@ -19,20 +19,14 @@ from pathlib import Path
 import torch
 
 from windlass.engine.packing.journal import Durable, note
-from windlass.errors import CheckpointError, StorageError
-from windlass.facts.disk_profile import DiskProfile
-from windlass.facts.extent import Extent
+from windlass.engine.packing.source import DISK, packed_piece, raw_bytes, read_of, room_for
+from windlass.errors import StorageError
 from windlass.facts.packed_files import OutputFile, PackPiece
 from windlass.facts.packing import Packing
-from windlass.facts.piece import BLOCK, round_up
-from windlass.kernels.quantiser import packed
 from windlass.memory.arena import Arena
-from windlass.memory.checkpoint import TORCH_DTYPES
 from windlass.memory.disk import DiskReader
 from windlass.memory.ticket import Ticket
-from windlass.units import MIB
 
-DISK = DiskProfile(0.0, 8 * MIB, 4, True, "read ahead of the packing")
 PIECES_AHEAD = 4
 """Buffers beyond one for each thread."""
 PIECES_BETWEEN_FLUSHES = 32
@@ -76,7 +70,7 @@ class PackLane:
         left = pieces[durable.pieces :]
         if not left:
             return durable
-        size = max(round_up(piece.nbytes + BLOCK) for piece in left)
+        size = max(map(room_for, left))
         count = min(self.threads + PIECES_AHEAD, len(left))
         arena, reader = Arena(size * count), DiskReader(DISK)
         free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -88,7 +82,7 @@ class PackLane:
                 try:
                     for piece in left:
                         at = free.get()
-                        ticket = reader.submit([_read(piece, arena, at)])
+                        ticket = reader.submit([read_of(piece, arena, at)])
                         keeper.expect(piece, crew.submit(self._move, piece, arena, at, ticket, targets, free))
                         self._tell(keeper.finished(wait=False), on_piece)
                     self._tell(keeper.finished(wait=True), on_piece)
@@ -116,15 +110,12 @@ class PackLane:
         """One thread's work on one piece."""
         try:
             ticket.wait()
-            raw = arena.tensor(at + piece.offset % BLOCK, torch.uint8, (piece.nbytes,))
+            raw = raw_bytes(piece, arena, at)
             if not piece.rows:
                 _write(targets[piece.target], raw, piece, self._folder)
                 return Moved(0.0, 0.0, 0.0)
             began = time.perf_counter()
-            try:
-                done = packed(_numbers(raw, piece), self._packing, self._importance(piece))
-            except CheckpointError as error:
-                raise CheckpointError(f"{piece.file}: tensor {piece.tensor}: {error}") from error
+            done = packed_piece(piece, raw, self._packing, self._importance(piece))
             seconds = time.perf_counter() - began
             _write(targets[piece.target], done.blocks, piece, self._folder)
             return Moved(done.error, done.power, seconds)
@@ -193,19 +184,6 @@ class _Keeper:
             note(self._folder, durable)
         except OSError as error:
             raise _unwritable(self._folder, error) from error
-
-
-def _read(piece: PackPiece, arena: Arena, at: int) -> tuple[Extent, memoryview]:
-    lead = piece.offset % BLOCK
-    extent = Extent(piece.file, piece.offset - lead, piece.nbytes + lead)
-    return extent, arena.view(at, round_up(extent.nbytes))
-
-
-def _numbers(raw: torch.Tensor, piece: PackPiece) -> torch.Tensor:
-    """The bytes of a piece as numbers (rows, columns); those at an odd place are copied."""
-    dtype = TORCH_DTYPES[piece.dtype]
-    aligned = raw if raw.data_ptr() % dtype.itemsize == 0 else raw.clone()
-    return aligned.view(dtype).view(piece.rows, piece.columns)
 
 
 def _open(path: Path, file: OutputFile) -> int:

@@ -70,7 +70,7 @@ def planned(source: Path, target: Path, to: str, importance_digest: str | None =
             "would lose twice; run it as it is, or quantise the model's float16 or bfloat16 checkpoint"
         )
     checkpoint = read_checkpoint(source)
-    tensors = _plain(checkpoint)
+    tensors = checkpoint.plain
     names = packed_names(text_config_of(read_config(source)), _packable(tensors))
     if not names:
         raise UnsupportedModel(
@@ -98,10 +98,6 @@ def planned(source: Path, target: Path, to: str, importance_digest: str | None =
     )
 
 
-def _plain(checkpoint: CheckpointFacts) -> dict[str, TensorFact]:
-    return {name: fact for name, fact in checkpoint.tensors.items() if isinstance(fact, TensorFact)}
-
-
 def _packable(tensors: Mapping[str, TensorFact]) -> dict[str, TensorFact]:
     """Those of numbers that torch can hold, of more than a byte each."""
     return {
@@ -113,6 +109,6 @@ def _packable(tensors: Mapping[str, TensorFact]) -> dict[str, TensorFact]:
 
 def _digest(source: Path, checkpoint: CheckpointFacts) -> str:
     """Changes when a file of the source does: by size and time, since to read all of them would take as long again."""
-    paths = sorted({fact.file for fact in _plain(checkpoint).values()} | {str(source / "config.json")})
+    paths = sorted({fact.file for fact in checkpoint.plain.values()} | {str(source / "config.json")})
     facts = [(Path(path).name, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -6,17 +6,21 @@ rename, so several processes may compile at once.
 """
 
 import hashlib
+import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from windlass.kernels.native.building import building
+
+LOG = logging.getLogger("windlass")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fPIC", "-fvisibility=hidden", "-w")
 COMPILERS = ("cc", "gcc", "clang")
 LONGEST_COMPILATION = 120.0
@@ -120,8 +124,9 @@ def _whole(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _compile(recipe: Recipe, compiler: Compiler, folder: Path, name: str) -> Path | Missing:
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as scratch:
-        middle, library = Path(scratch, "object.o"), Path(scratch, "library.so")
+    _tell(folder)
+    with building(folder) as scratch:
+        middle, library = scratch / "object.o", scratch / "library.so"
         # In two steps: linking must not bring in another OpenMP than the one that torch has loaded.
         steps = (
             [*compiler.command, *FLAGS, *recipe.compiling, "-c", str(recipe.source), "-o", str(middle)],
@@ -134,6 +139,12 @@ def _compile(recipe: Recipe, compiler: Compiler, folder: Path, name: str) -> Pat
         target = folder / f"{name}-{_digest(library)}.so"
         os.replace(library, target)
     return target
+
+
+@cache
+def _tell(folder: Path) -> None:
+    """Once, however many sources there are: a person who waits wants to know what for."""
+    LOG.warning("compiling kernels for this processor, which takes some seconds, once; they are kept in %s", folder)
 
 
 def _undefined() -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-/* y = x W' for W in Windlass's own int4 or int8 blocks: codes are unpacked in registers, next to the arithmetic.
+/* y = x W' for W in Windlass's own blocks, GGUF's types or other programs' formats, unpacked next to the arithmetic.
  *
  * Products are exact and sums are float32, whatever the kind of x: a number of x becomes one (bfloat16), two (float16)
  * or three (float32) bfloat16 numbers that add up to it, and levels of W are bfloat16 as they are. Processors that do
  * not multiply pairs of bfloat16 get float32 numbers instead. A block's sum is scaled once, and the offset of its rows
  * is multiplied with the sum of x over the block.
  *
- * Up to FEW rows of x each block is read once and never stored. For more, some blocks become a tile of levels in the
+ * Up to FEW rows of x each own block is read once and never stored. Else some columns become a tile of levels in the
  * first cache, and groups of rows pass over it. Sums are taken in an order that the number of threads does not change.
  *
  * R rows of x and y, K columns, N outputs; Bn and Bk blocks along N and K. Plain C and GNU vectors, so gcc and clang
@@ -30,13 +30,24 @@ enum { FEW = 8, SIDE = 2 };
 #else
 enum { FEW = 4, SIDE = 1 };
 #endif
+enum { AWQ_LINE = 128, MOST_TILES = AWQ_LINE / (SIDE * BLOCK_ROWS) }; /* rows whose codes of a column lie in 64 bytes */
 enum { PAIRS = BLOCK_COLUMNS / 2, DEEP = 4, LEAST_WIDTH = 16, GROUPS = 256 / FEW, AHEAD = 2048, ALONE = 1 << 15 };
+
+/* Where other programs' scales and zeros lie: number `down` times the row plus `across` times the group of columns.
+ * `order` has the columns as their groups follow each other, or is NULL where they do so anyway. */
+struct foreign {
+    const void *scales, *zeros;
+    const int32_t *order;
+    int64_t width, group, row_block, scale_kind, scale_down, scale_across, zero_kind, zero_down, zero_across;
+    int64_t zero_shift, flipped; /* added to zeros; bits of a word of codes that are the other way round */
+};
 
 /* W, the same in every call; windlass/kernels/native/product.py fills the same fields. */
 struct matrix {
     const uint8_t *blocks; /* (Bn, Bk, block bytes) */
-    const uint16_t *books; /* (4, 16) bfloat16 */
+    const uint16_t *books; /* (4, 16) bfloat16, or the numbers of other programs' codes */
     int64_t format, columns, outputs;
+    struct foreign foreign;
 };
 
 /* A call. */
@@ -44,13 +55,15 @@ struct product {
     const void *x; /* (R, K) of `kind` */
     const uint8_t *blocks;
     const uint16_t *books;
-    void *y;     /* (R, N) of `kind` */
-    given *laid; /* windlass_row_scratch bytes for each of R rows */
+    void *y;        /* (R, N) of `kind` */
+    uint8_t *words; /* windlass_thread_scratch bytes for each of so many threads */
+    given *laid;    /* windlass_row_scratch bytes for each of R rows */
     int64_t kind, format, rows, columns, outputs, threads;
+    struct foreign foreign;
 };
 
-/* How a matrix lies: `width` columns share a scale, and an offset where there are some; rows of GGUF's types lie one
- * after another, `size` bytes to `numbers` columns. The formats are at the end of this file. */
+/* How a matrix lies: `width` columns share a scale (0 where the call says it), and an offset where there are some; rows
+ * of GGUF's types lie one after another, `size` bytes to `numbers` columns. The formats are at the end of this file. */
 struct tile;
 struct format {
     const char *name;
@@ -61,89 +74,15 @@ struct format {
 static const struct format formats[];
 enum { INT4, INT8 }; /* the first formats */
 
+INLINE int width_of(const struct product *job) {
+    int width = formats[job->format].width;
+    return width ? width : (int)job->foreign.width;
+}
 INLINE int parts_of(const struct product *job) {
     return MOST_PARTS == 1 || job->kind == BFLOAT16 ? 1 : job->kind == FLOAT16 ? 2 : 3;
 }
 
-/* --- x as it is multiplied: groups of up to FEW rows, (pairs of columns, parts, rows of the group) -----------------
- * Rows are divided evenly, since a group of few rows leaves the processor waiting for its own sums. After all groups
- * come the sums over the columns that share a scale, (such runs, rows of the group) for each group. */
-
-INLINE int64_t groups_of(const struct product *job) { return across(job->rows, FEW); }
-INLINE int64_t first_row(const struct product *job, int64_t group) { return group * job->rows / groups_of(job); }
-INLINE given *group_at(const struct product *job, int64_t row) {
-    return job->laid + row * parts_of(job) * PAIRS * across(job->columns, BLOCK_COLUMNS);
-}
-INLINE float *sums_at(const struct product *job, int64_t row) {
-    int64_t each = across(job->columns, BLOCK_COLUMNS) * (BLOCK_COLUMNS / formats[job->format].width);
-    return (float *)group_at(job, job->rows) + row * each;
-}
-
-INLINE void lay_pair(float first, float second, given *to, int parts, int step) {
-#if PAIRED_PRODUCTS
-    for (int p = 0; p < parts; p++) {
-        uint32_t a, b;
-        memcpy(&a, &first, 4);
-        memcpy(&b, &second, 4);
-        a &= 0xffff0000u, b &= 0xffff0000u; /* cut off, not rounded: what is left is exact */
-        to[p * step] = a >> 16 | b;
-        float whole_first, whole_second;
-        memcpy(&whole_first, &a, 4);
-        memcpy(&whole_second, &b, 4);
-        first -= whole_first, second -= whole_second;
-    }
-#else
-    *to = (given){first, second};
-#endif
-}
-
-/* A whole block's columns of a row: bfloat16 numbers are pairs already. */
-INLINE void lay_block(const struct product *job, int64_t at, float *numbers, given *to, int step, int kind, int parts) {
-    for (int i = 0; i < BLOCK_COLUMNS; i++) numbers[i] = widen(job->x, at + i, kind);
-#if PAIRED_PRODUCTS
-    if (kind == BFLOAT16) {
-        const char *from = (const char *)job->x + 2 * at;
-        if (step == 1) memcpy(to, from, PAIRS * sizeof *to);
-        else
-            for (int i = 0; i < PAIRS; i++) memcpy(to + i * step, from + 4 * i, sizeof *to);
-        return;
-    }
-#endif
-    for (int i = 0; i < PAIRS; i++) lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
-}
-
-INLINE void lay_row(const struct product *job, int64_t row, given *to, float *sums, int step, int kind, int parts) {
-    int64_t columns = job->columns, at = row * columns;
-    int width = formats[job->format].width;
-    for (int64_t k = 0; k < columns; k += BLOCK_COLUMNS) {
-        float numbers[BLOCK_COLUMNS] = {0};
-        if (columns - k >= BLOCK_COLUMNS) lay_block(job, at + k, numbers, to, step, kind, parts);
-        else {
-            for (int64_t i = 0; i < columns - k; i++) numbers[i] = widen(job->x, at + k + i, kind);
-            for (int i = 0; i < PAIRS; i++)
-                lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
-        }
-        to += PAIRS * parts * step;
-        for (int i = 0; i < BLOCK_COLUMNS; i += width, sums += step) {
-            float sum[4] = {0};
-            for (int c = 0; c < width; c++) sum[c % 4] += numbers[i + c];
-            *sums = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        }
-    }
-}
-
-static void lay_group(const void *given_job, int64_t group, int64_t member) {
-    const struct product *job = given_job;
-    int64_t first = first_row(job, group), count = first_row(job, group + 1) - first;
-    (void)member;
-    for (int64_t r = 0; r < count; r++) {
-        given *to = group_at(job, first) + r;
-        float *sums = sums_at(job, first) + r;
-        if (job->kind == BFLOAT16) lay_row(job, first + r, to, sums, (int)count, BFLOAT16, 1);
-        if (job->kind == FLOAT16) lay_row(job, first + r, to, sums, (int)count, FLOAT16, MOST_PARTS == 1 ? 1 : 2);
-        if (job->kind == FLOAT32) lay_row(job, first + r, to, sums, (int)count, FLOAT32, MOST_PARTS);
-    }
-}
+#include "laid_rows.h"
 
 /* --- arithmetic --------------------------------------------------------------------------------------------------- */
 
@@ -198,11 +137,18 @@ INLINE void multiply_few(const struct product *job, int64_t item, int rows, int 
     for (int r = 0; r < rows; r++) write(job, r, item * BLOCK_ROWS, total[r]);
 }
 
-/* Levels of SIDE times 16 rows by DEEP * 64 columns, with what they are scaled and moved by. */
+/* Levels of SIDE times 16 rows by DEEP * 64 columns, with what they are scaled and moved by. `lines` are codes that lie
+ * far apart in the matrix, copied from `held` on, for several tiles; `words` are those of all columns, (SIDE, such words)
+ * vectors, where columns have an order. */
 struct tile {
     pairs level[DEEP * PAIRS][SIDE];
     row scale[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE], offset[DEEP * BLOCK_COLUMNS / LEAST_WIDTH][SIDE];
+    const uint8_t *held;
+    uint8_t *words;
+    uint8_t lines[DEEP * BLOCK_COLUMNS][AWQ_LINE / 2] __attribute__((aligned(64)));
 };
+
+#include "foreign_tiles.h"
 
 /* `count` blocks from block b of the row on. */
 INLINE void fill_blocks(const struct product *job, struct tile *tile, int64_t block_row, int side, int64_t b,
@@ -224,12 +170,18 @@ INLINE void fill_blocks(const struct product *job, struct tile *tile, int64_t bl
     }
 }
 
-/* total (rows, SIDE) += a group's rows times the tile, `runs` of columns that share a scale. */
-INLINE void multiply_tile(const struct tile *tile, int64_t runs, const struct format *format, const given *x,
-                          const float *sums, row *total, int rows, int parts) {
-    const int each = rows <= 2 ? 2 : 1, width = format->width / 2;
+/* Runs of `width` columns that share a scale, and an offset where they are `shifted`. */
+struct runs {
+    int64_t count;
+    int width, shifted;
+};
+
+/* total (rows, SIDE) += a group's rows times the tile. */
+INLINE void multiply_tile(const struct tile *tile, const struct runs *runs, const given *x, const float *sums,
+                          row *total, int rows, int parts) {
+    const int each = rows <= 2 ? 2 : 1, width = runs->width / 2, shifted = runs->shifted;
     const pairs(*level)[SIDE] = tile->level;
-    for (int64_t b = 0; b < runs; b++, sums += rows) {
+    for (int64_t b = 0; b < runs->count; b++, sums += rows) {
         row sum[FEW][SIDE][2];
         for (int r = 0; r < rows; r++)
             for (int s = 0; s < SIDE; s++)
@@ -246,7 +198,7 @@ INLINE void multiply_tile(const struct tile *tile, int64_t runs, const struct fo
             for (int s = 0; s < SIDE; s++) {
                 if (each == 2) sum[r][s][0] += sum[r][s][1];
                 total[r * SIDE + s] += sum[r][s][0] * tile->scale[b][s];
-                if (format->shifted) total[r * SIDE + s] += tile->offset[b][s] * sums[r];
+                if (shifted) total[r * SIDE + s] += tile->offset[b][s] * sums[r];
             }
     }
 }
@@ -254,7 +206,7 @@ INLINE void multiply_tile(const struct tile *tile, int64_t runs, const struct fo
 /* --- a function for each number of rows and parts, so that sums stay in registers --------------------------------- */
 
 typedef void few_of(const struct product *, int64_t);
-typedef void many_of(const struct tile *, int64_t, const struct format *, const given *, const float *, row *);
+typedef void many_of(const struct tile *, const struct runs *, const given *, const float *, row *);
 
 #define FUNCTIONS(rows, parts)                                                                                       \
     static void few_4_##rows##_##parts(const struct product *job, int64_t item) {                                    \
@@ -263,9 +215,9 @@ typedef void many_of(const struct tile *, int64_t, const struct format *, const 
     static void few_8_##rows##_##parts(const struct product *job, int64_t item) {                                    \
         multiply_few(job, item, rows, parts, 8);                                                                     \
     }                                                                                                                \
-    static void many_##rows##_##parts(const struct tile *tile, int64_t runs, const struct format *format,            \
-                                      const given *x, const float *sums, row *total) {                               \
-        multiply_tile(tile, runs, format, x, sums, total, rows, parts);                                              \
+    static void many_##rows##_##parts(const struct tile *tile, const struct runs *runs, const given *x,              \
+                                      const float *sums, row *total) {                                               \
+        multiply_tile(tile, runs, x, sums, total, rows, parts);                                                      \
     }
 #define NAMES(name, parts) {name##1_##parts, name##2_##parts, name##3_##parts, name##4_##parts MORE(name, parts)}
 #if defined(__AVX512F__)
@@ -298,10 +250,9 @@ static void fill_int8(const struct product *job, struct tile *tile, int64_t bloc
     fill_blocks(job, tile, block_row, side, b, count, 8);
 }
 
-/* Of a type whose rows lie one after another: the last 16 rows may be in part those before. */
+/* Where rows are not in blocks, the last 16 may be in part those before. */
 INLINE int64_t top_row(const struct product *job, int64_t block_row) {
-    return formats[job->format].numbers ? lesser(block_row * BLOCK_ROWS, job->outputs - BLOCK_ROWS)
-                                        : block_row * BLOCK_ROWS;
+    return job->format > INT8 ? lesser(block_row * BLOCK_ROWS, job->outputs - BLOCK_ROWS) : block_row * BLOCK_ROWS;
 }
 
 #if WIDE_LOOKUP
@@ -336,10 +287,30 @@ INLINE void fill_rows(const struct product *job, struct tile *tile, int64_t bloc
     }
 #define FORMAT(NAME, name, numbers, size, width, shifted) {#NAME, width, shifted, numbers, size, fill_##name},
 TYPES(FILL)
+
+#define FOREIGN(DO)                                                                                                  \
+    DO(awq, "awq", 4, WHOLE, fill_words_of_rows(job, tile, n, side, k, columns))                                     \
+    DO(gptq4, "gptq-4", 4, WHOLE, fill_down(job, tile, n, side, k, columns, 4))                                      \
+    DO(gptq8, "gptq-8", 8, WHOLE, fill_down(job, tile, n, side, k, columns, 8))                                      \
+    DO(int4, "along-4", 4, WHOLE, fill_along(job, tile, n, side, k, columns, 4, WHOLE))                              \
+    DO(int8, "along-8", 8, WHOLE, fill_along(job, tile, n, side, k, columns, 8, WHOLE))                              \
+    DO(fp8, "fp8", 8, LOOKED_UP, fill_along(job, tile, n, side, k, columns, 8, LOOKED_UP))                           \
+    DO(fp4, "fp4", 4, LOOKED_UP, fill_along(job, tile, n, side, k, columns, 4, LOOKED_UP))
+#define FILL_FOREIGN(name, said, bits, levels, fill)                                                                 \
+    static void foreign_##name(const struct product *job, struct tile *tile, int64_t block_row, int side, int64_t b, \
+                               int64_t count) {                                                                      \
+        int64_t n = top_row(job, block_row), k = b * BLOCK_COLUMNS;                                                  \
+        int64_t columns = lesser(count * BLOCK_COLUMNS, job->columns - k);                                           \
+        fill_factors(&job->foreign, tile, n, side, k, columns, bits, levels);                                        \
+        fill;                                                                                                        \
+    }
+#define FOREIGN_FORMAT(name, said, bits, levels, fill) {said, 0, 0, 0, 0, foreign_##name},
+FOREIGN(FILL_FOREIGN)
+
 static const struct format formats[] = {
     [INT4] = {"int4", BLOCK_COLUMNS, 1, 0, 0, fill_int4},
     [INT8] = {"int8", BLOCK_COLUMNS, 1, 0, 0, fill_int8},
-    TYPES(FORMAT)
+    TYPES(FORMAT) FOREIGN(FOREIGN_FORMAT)
 };
 
 /* --- items of work ------------------------------------------------------------------------------------------------ */
@@ -356,46 +327,60 @@ static void multiply_block_rows(const void *given_job, int64_t item, int64_t mem
     for (int64_t at = first; at < last; at++) few[job->format][parts_of(job) - 1][job->rows - 1](job, at);
 }
 
-/* SIDE times 16 rows of W times up to GROUPS groups. */
+/* Tiles of one item, one beside the other: where columns lie far apart, as many as a line of memory serves. */
+INLINE int64_t tiles_of(const struct product *job) {
+    int64_t sides = across(across(job->outputs, BLOCK_ROWS), SIDE), tiles = MOST_TILES;
+    if (formats[job->format].fill != foreign_awq) return 1;
+    while (tiles > 1 && across(sides, tiles) < 2 * job->threads) tiles /= 2;
+    return tiles;
+}
+
+/* Some tiles of SIDE times 16 rows of W times up to GROUPS groups. */
 static void multiply_blocks(const void *given_job, int64_t item, int64_t member) {
     const struct product *job = given_job;
     const struct format *format = formats + job->format;
-    int64_t deep = across(job->columns, BLOCK_COLUMNS), high = across(job->outputs, BLOCK_ROWS);
-    int64_t sides = across(high, SIDE), first = item / sides * GROUPS, parts = parts_of(job);
-    int64_t last = lesser(first + GROUPS, groups_of(job)), top = item % sides * SIDE, begin = first_row(job, first);
+    int64_t deep = across(job->columns, BLOCK_COLUMNS), high = across(job->outputs, BLOCK_ROWS), tiles = tiles_of(job);
+    int64_t sides = across(high, SIDE * tiles), first = item / sides * GROUPS, parts = parts_of(job);
+    int64_t last = lesser(first + GROUPS, groups_of(job)), begin = first_row(job, first);
+    int64_t top = item % sides * tiles * SIDE, end = lesser(top + tiles * SIDE, high);
     struct tile tile __attribute__((aligned(64)));
-    row total[GROUPS * FEW][SIDE] __attribute__((aligned(64)));
-    (void)member;
-    memset(total, 0, (size_t)(first_row(job, last) - begin) * sizeof *total);
+    row total[MOST_TILES][GROUPS * FEW][SIDE] __attribute__((aligned(64)));
+    struct runs runs = {0, width_of(job), format->shifted || job->foreign.zero_kind};
+    tile.held = NULL, tile.words = words_of(job, member);
+    for (int64_t t = 0; t < tiles; t++) memset(total[t], 0, (size_t)(first_row(job, last) - begin) * sizeof *total[t]);
     for (int64_t b = 0; b < deep; b += DEEP) {
-        int64_t count = lesser(deep - b, DEEP), each = BLOCK_COLUMNS / format->width;
-        int64_t columns = lesser(count * BLOCK_COLUMNS, job->columns - b * BLOCK_COLUMNS);
-        for (int s = 0; s < SIDE; s++) format->fill(job, &tile, lesser(top + s, high - 1), s, b, count);
-        for (int64_t group = first; group < last; group++) {
-            int64_t r = first_row(job, group), rows = first_row(job, group + 1) - r;
-            const given *x = group_at(job, r) + b * PAIRS * parts * rows;
-            many[parts - 1][rows - 1](&tile, across(columns, format->width), format, x,
-                                      sums_at(job, r) + b * each * rows, total[r - begin]);
+        int64_t count = lesser(deep - b, DEEP), each = BLOCK_COLUMNS / runs.width;
+        runs.count = across(lesser(count * BLOCK_COLUMNS, job->columns - b * BLOCK_COLUMNS), runs.width);
+        for (int64_t t = 0; top + t * SIDE < end; t++) {
+            for (int s = 0; s < SIDE; s++) format->fill(job, &tile, lesser(top + t * SIDE + s, high - 1), s, b, count);
+            for (int64_t group = first; group < last; group++) {
+                int64_t r = first_row(job, group), rows = first_row(job, group + 1) - r;
+                const given *x = group_at(job, r) + b * PAIRS * parts * rows;
+                many[parts - 1][rows - 1](&tile, &runs, x, sums_at(job, r) + b * each * rows, total[t][r - begin]);
+            }
         }
     }
-    for (int64_t r = begin; r < first_row(job, last); r++)
-        for (int64_t s = 0; s < SIDE && top + s < high; s++)
-            write(job, r, top_row(job, top + s), total[r - begin][s]);
+    for (int64_t at = top; at < end; at++)
+        for (int64_t r = begin; r < first_row(job, last); r++)
+            write(job, r, top_row(job, at), total[(at - top) / SIDE][r - begin][(at - top) % SIDE]);
 }
 
-INLINE struct product product_of(const struct matrix *w, const void *x, void *y, given *laid, int64_t kind,
+/* `scratch` is what threads need, then what rows need. */
+INLINE struct product product_of(const struct matrix *w, const void *x, void *y, uint8_t *scratch, int64_t kind,
                                  int64_t rows, int64_t threads) {
-    return (struct product){x, w->blocks, w->books, y, laid, kind, w->format, rows, w->columns, w->outputs, threads};
+    given *laid = (given *)(scratch + threads * words_size(&w->foreign, w->columns));
+    return (struct product){x, w->blocks, w->books, y, scratch, laid, kind, w->format, rows, w->columns, w->outputs,
+                            threads, w->foreign};
 }
 
 /* Fills y. Formats other than int4 and int8 need at least 16 outputs. */
-EXPORT void windlass_packed_product(const struct matrix *w, const void *x, void *y, given *laid, int64_t kind,
+EXPORT void windlass_packed_product(const struct matrix *w, const void *x, void *y, uint8_t *scratch, int64_t kind,
                                     int64_t rows, int64_t threads) {
-    struct product call = product_of(w, x, y, laid, kind, rows, threads), *job = &call;
+    struct product call = product_of(w, x, y, scratch, kind, rows, threads), *job = &call;
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
     share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
     if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_rows, across(high, run_of(job)), job->threads);
-    else share_out(job, multiply_blocks, across(high, SIDE) * across(groups, GROUPS), job->threads);
+    else share_out(job, multiply_blocks, across(high, SIDE * tiles_of(job)) * across(groups, GROUPS), job->threads);
 }
 
 /* The number of a format, or -1 where this processor has no way for it. */
@@ -407,6 +392,9 @@ EXPORT int64_t windlass_product_format(const char *name) {
 
 /* Bytes that a call needs for each row of x as it is multiplied. */
 EXPORT int64_t windlass_row_scratch(const struct matrix *w, int64_t kind) {
-    struct product job = product_of(w, NULL, NULL, NULL, kind, 1, 1);
+    struct product job = product_of(w, NULL, NULL, NULL, kind, 1, 0);
     return (char *)sums_at(&job, 1) - (char *)job.laid;
 }
+
+/* And for each thread. */
+EXPORT int64_t windlass_thread_scratch(const struct matrix *w) { return words_size(&w->foreign, w->columns); }
