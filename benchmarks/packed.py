@@ -1,6 +1,7 @@
 """Int4 beside bfloat16 under a hard 1.5 GB cap, and, where all of it fits, beside llama.cpp's Q4_0.
 
-Run: python -m benchmarks packed MODEL_FOLDER [--rounds 3] [--only streamed|resident] [--peers PYTHON --gguf Q4_0_FILE]
+Run: python -m benchmarks packed MODEL_FOLDER [--rounds 3] [--only streamed|resident] [--batches 1 32]
+     [--peers PYTHON --gguf Q4_0_FILE]
 
 MODEL_FOLDER is the 6.03 GB Llama shape, written if it is not there; MODEL_FOLDER-int4 beside it is written by
 `windlass quantize`. Streamed runs start with a cold cache, each in a process of its own. The limit of an int4 pass is
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("streamed", "resident"))
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="resident sequences")
     parser.add_argument("--peers")
     parser.add_argument("--gguf")
     options = parser.parse_args()
@@ -50,7 +52,7 @@ def main() -> None:
         for rows in ROWS:
             streamed(plain, packed, rows, options.rounds)
     if options.only != "streamed":
-        for batch in BATCHES:
+        for batch in options.batches:
             resident(packed, batch, options.rounds, options.peers, options.gguf)
 
 

@@ -15,9 +15,15 @@ from windlass.kernels.backend import choose_packed
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native.compiler import Missing, find_compiler, processor
 from windlass.kernels.native.loading import SHARED_WORK
-from windlass.kernels.native.product import ProductLibrary, build_product, native_product, product_library
+from windlass.kernels.native.product import (
+    PreparedProduct,
+    ProductLibrary,
+    build_product,
+    native_product,
+    product_library,
+)
 from windlass.kernels.packed_matrix import PackedMatrix
-from windlass.kernels.packed_product import packed_linear
+from windlass.kernels.packed_product import packed_linear, prepared_linear
 from windlass.settings import c_compiler
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -213,6 +219,20 @@ def test_it_is_chosen_for_them(library: ProductLibrary, case: str) -> None:
     x = activations(3, 192, torch.bfloat16)
     assert choose_packed(matrix, 3).name == "fused"
     assert torch.equal(packed_linear(matrix, x), native_product(library, matrix, x))
+
+
+@EACH_CASE
+@EACH_DTYPE
+def test_a_matrix_that_was_looked_over_once_is_multiplied_with_any_rows(
+    library: ProductLibrary, case: str, dtype: torch.dtype
+) -> None:
+    matrix, numbers = drawn(case, 2080, 128)
+    torch.set_num_threads(2)
+    prepared = prepared_linear(matrix)
+    assert isinstance(prepared, PreparedProduct)
+    for rows in (1, 30, 2):
+        x = torch.eye(128, dtype=dtype)[None, 7 : 7 + rows]
+        assert torch.equal(prepared(x), numbers.T[None, 7 : 7 + rows].to(dtype)), rows
 
 
 @pytest.mark.parametrize(

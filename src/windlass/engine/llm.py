@@ -53,6 +53,7 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.kernels.native.library import native_library
+from windlass.kernels.native.plain import plain_library
 from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.settings import num_threads
@@ -109,6 +110,7 @@ class LLM:
         limit_malloc()
         torch.set_num_threads(num_threads())
         native_library()  # a compiler may run, so before the budget's memory is taken
+        plain_library()
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         choice = ModelChoice(name, dtype_asked, quantization, longest, revision, unproven)
         files = proven_files(choice, self._offload_dir, self._on_progress)

@@ -26,6 +26,7 @@ from windlass.engine.trace import ComputeSpans
 from windlass.engine.weights import Weights
 from windlass.errors import DeviceError, UnsupportedModel
 from windlass.facts.plan import Plan
+from windlass.model.head_product import head_logits
 from windlass.model.kvcache import KVCache
 from windlass.model.layer_store import Batch
 from windlass.model.rotary import DeferredTables
@@ -175,8 +176,7 @@ class Runner:
         """hidden (1, r, H) -> logits (1, r, v) of a part of the head that is lent."""
         step = Step(Op.COMPUTE, part, self._head_start, self._head_start + hidden.shape[1])
         with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
-            logits: torch.Tensor = head(hidden)
-        return logits
+            return head_logits(head, hidden)
 
     def announce_experts(self, layer: int, experts: tuple[int, ...]) -> None:
         """Lets the disk begin with the experts a micro-batch is about to use."""
@@ -237,11 +237,12 @@ class Runner:
         """Rows through a layer; they are replaced where they stand."""
         self.cache.begin(piece.batch, self._row.positions[0, piece.start : piece.stop])
         tokens = row.shape[1]
+        whole = piece.stop - piece.start == tokens
 
         def narrowed(leaf: Any) -> Any:
             if isinstance(leaf, DeferredTables):
-                return leaf.resolve(self._row.positions[:, piece.start : piece.stop], piece.lengths)
-            if isinstance(leaf, torch.Tensor) and leaf.ndim >= 2 and leaf.shape[:2] == (1, tokens):
+                return leaf.resolve_rows(self._row.positions, piece.start, piece.stop, piece.lengths)
+            if not whole and isinstance(leaf, torch.Tensor) and leaf.ndim >= 2 and leaf.shape[:2] == (1, tokens):
                 return leaf[:, piece.start : piece.stop]
             return leaf
 

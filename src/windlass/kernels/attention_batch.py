@@ -42,6 +42,8 @@ class AttentionBatch:
         self.prefill_groups = _alike(self.prefill_spans)
         self.decode_rows = self._index([span.row for span in self.decode_spans])
         self.rows, self.row_page, self.row_slot = self._places()
+        one = self.spans[0] if self.tokens == 1 and held is None else None
+        self.only_slot = (one.pages[one.context // page_tokens], one.context % page_tokens) if one else None
         opened = [page for span in self.spans for page in _opened(span, page_tokens) if held is None or page in held]
         self.opened_pages = self._index([self.local(page) for page in opened]) if opened else None
         self._plans: dict[tuple[int | None, int | None, DecodeSizes, Reads], DecodePlan] = {}

@@ -3,13 +3,16 @@
 Legend: R rows of activations, N outputs, K inputs, n outputs of a tile.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
 from windlass.kernels.backend import PackedChoice, choose_packed
 from windlass.kernels.cuda.product import device_linear, device_multiplies
 from windlass.kernels.encodings.table import unpack_rows
-from windlass.kernels.native.product import ProductLibrary, native_product, product_library
+from windlass.kernels.native.product import PreparedProduct, ProductLibrary, native_product, product_library
 from windlass.kernels.native.rows import TYPES, RowsLibrary, native_rows, native_rows_product, rows_library
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.units import MIB
@@ -31,6 +34,14 @@ def packed_linear(matrix: PackedMatrix, x: torch.Tensor, choice: PackedChoice | 
         return head_order(matrix, device_linear(matrix, flat)).view(*x.shape[:-1], rows)
     out = _product(matrix, flat, choice or choose_packed(matrix, len(flat)))
     return head_order(matrix, out).view(*x.shape[:-1], rows)
+
+
+def prepared_linear(matrix: PackedMatrix) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`packed_linear` of a matrix that is multiplied again and again: what does not depend on x is done once."""
+    library = product_library()
+    if isinstance(library, ProductLibrary) and not matrix.heads and choose_packed(matrix, 1).name == "fused":
+        return PreparedProduct(library, matrix)
+    return partial(packed_linear, matrix)
 
 
 def prepare_products() -> None:

@@ -76,6 +76,11 @@ class PageStore:
         if batch.opened_pages is not None:
             # What lies behind a sequence's end is multiplied by a weight of zero, so it must be finite.
             self.values.index_fill_(0, batch.opened_pages, 0)
+        if batch.only_slot is not None:  # a tenth of the time of an index, and with one row that counts
+            page, slot = batch.only_slot
+            self.keys[page, :, slot].copy_(key[:, 0])
+            self.values[page, :, slot].copy_(value[:, 0])
+            return
         self.keys[batch.row_page, :, batch.row_slot] = key.transpose(0, 1)
         self.values[batch.row_page, :, batch.row_slot] = value.transpose(0, 1)
 

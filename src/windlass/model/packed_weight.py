@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from windlass.kernels.packed_matrix import PackedMatrix
-from windlass.kernels.packed_product import dense, packed_linear, unpacked
+from windlass.kernels.packed_product import dense, prepared_linear, unpacked
 
 
 class PackedWeight(torch.Tensor):
@@ -24,6 +24,7 @@ class PackedWeight(torch.Tensor):
 
     matrices: tuple[PackedMatrix, ...]
     transposed: bool
+    products: tuple[Callable[[torch.Tensor], torch.Tensor], ...]
 
     @staticmethod
     def __new__(
@@ -33,7 +34,7 @@ class PackedWeight(torch.Tensor):
         shape = (sum(matrix.shape[0] for matrix in matrices), matrices[0].shape[1])
         shape = shape[::-1] if transposed else shape
         weight = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=matrices[0].device)
-        weight.matrices, weight.transposed = tuple(matrices), transposed
+        weight.matrices, weight.transposed, weight.products = tuple(matrices), transposed, ()
         return weight
 
     def __repr__(self, *, tensor_contents: object = None) -> str:
@@ -67,7 +68,9 @@ class PackedWeight(torch.Tensor):
 
     def linear(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x (..., K) -> (..., N), as F.linear."""
-        parts = [packed_linear(matrix, x) for matrix in self.matrices]
+        if not self.products:
+            self.products = tuple(prepared_linear(matrix) for matrix in self.matrices)
+        parts = [product(x) for product in self.products]
         out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return out if bias is None else out.add_(bias)
 

@@ -9,13 +9,16 @@ carries that length's last position besides. T rows; D rotary dimensions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from windlass.model.tree import map_tree
+
+KEPT_ROWS = 256
+"""Tables of the first rows of a pass are kept for the other layers: with one row, to make them costs a product."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class DeferredTables:
     kwargs: dict[str, Any]
     length_dependent: bool
     pick: int | None = None
+    kept: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __iter__(self) -> Any:
         """`cos, sin = self.rotary_emb(...)` gives two deferred halves."""
@@ -50,6 +54,14 @@ class DeferredTables:
         """All rows of tables that are not made yet (gemma4 takes the rows whose logits are wanted, here all)."""
         assert all(part == slice(None) or part == slice(0, None) for part in rows), f"tables cut to {rows}"
         return self
+
+    def resolve_rows(self, positions: torch.Tensor, start: int, stop: int, lengths: SequenceLengths) -> Any:
+        """As `resolve`, for rows start:stop of the pass whose positions are (1, T); the first are made only once."""
+        if stop > KEPT_ROWS:
+            return self.resolve(positions[:, start:stop], lengths)
+        if (start, stop) not in self.kept:
+            self.kept[start, stop] = self.resolve(positions[:, start:stop], lengths)
+        return self.kept[start, stop]
 
     def resolve(self, positions: torch.Tensor, lengths: SequenceLengths) -> Any:
         """positions (1, t) of the micro-batch -> what the module returns for them, usually (cos, sin) (1, t, D)."""

@@ -68,7 +68,7 @@ class ForeignLayout:
     order: torch.Tensor | None = None
 
     def job(self, columns: int) -> ForeignJob:
-        """The fields of a call, which this must outlive."""
+        """As the C source takes it. This must outlive the calls."""
         wide = columns % (2 * RUN) == 0 and (self.group % (2 * RUN) == 0 or self.group >= columns)
         zeros = self.zeros
         return ForeignJob(

@@ -1,8 +1,8 @@
 /* x as it is multiplied: groups of up to FEW rows, (pairs of columns, parts, rows of the group).
  *
  * Rows are divided evenly, since a group of few rows leaves the processor waiting for its own sums. After all groups
- * come the sums over the columns that share a scale, (such runs, rows of the group) for each group. What is left is
- * each thread's own, for the words of columns that are wanted in another order.
+ * come the sums over the columns that share a scale, (such runs, rows of the group) for each group. Before all of it
+ * is each thread's own place for the words of columns that are wanted in another order.
  *
  * Included where `struct product` and `given` are known.
  */
@@ -19,9 +19,12 @@ INLINE float *sums_at(const struct product *job, int64_t row) {
     return (float *)group_at(job, job->rows) + row * each;
 }
 
+/* A multiple of 512 bytes: columns that have an order are a multiple of 32. */
+INLINE int64_t words_size(const struct foreign *foreign, int64_t columns) {
+    return foreign->order ? SIDE * BLOCK_ROWS * columns : 0;
+}
 INLINE uint8_t *words_of(const struct product *job, int64_t member) {
-    int64_t laid = across((char *)sums_at(job, job->rows) - (char *)job->laid, 64) * 64;
-    return (uint8_t *)job->laid + laid + member * (job->foreign.order ? SIDE * BLOCK_ROWS * job->columns : 0);
+    return job->words + member * words_size(&job->foreign, job->columns);
 }
 
 INLINE void lay_pair(float first, float second, given *to, int parts, int step) {
@@ -42,17 +45,35 @@ INLINE void lay_pair(float first, float second, given *to, int parts, int step) 
 #endif
 }
 
+/* A whole block's columns of a row, as they lie: bfloat16 numbers are pairs already. */
+INLINE void lay_block(const struct product *job, int64_t at, float *numbers, given *to, int step, int kind, int parts) {
+    for (int i = 0; i < BLOCK_COLUMNS; i++) numbers[i] = widen(job->x, at + i, kind);
+#if PAIRED_PRODUCTS
+    if (kind == BFLOAT16) {
+        const char *from = (const char *)job->x + 2 * at;
+        if (step == 1) memcpy(to, from, PAIRS * sizeof *to);
+        else
+            for (int i = 0; i < PAIRS; i++) memcpy(to + i * step, from + 4 * i, sizeof *to);
+        return;
+    }
+#endif
+    for (int i = 0; i < PAIRS; i++) lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
+}
+
 INLINE void lay_row(const struct product *job, int64_t row, given *to, float *sums, int step, int kind, int parts) {
     int64_t columns = job->columns, at = row * columns;
+    const int32_t *order = job->foreign.order;
     int width = width_of(job);
     for (int64_t k = 0; k < columns; k += BLOCK_COLUMNS) {
         float numbers[BLOCK_COLUMNS] = {0};
         int count = (int)lesser(columns - k, BLOCK_COLUMNS);
-        const int32_t *order = job->foreign.order;
-        if (order) for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + order[k + i], kind);
-        else for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + k + i, kind);
-        for (int i = 0; i < PAIRS; i++, to += parts * step)
-            lay_pair(numbers[2 * i], numbers[2 * i + 1], to, parts, step);
+        if (!order && count == BLOCK_COLUMNS) lay_block(job, at + k, numbers, to, step, kind, parts);
+        else {
+            for (int i = 0; i < count; i++) numbers[i] = widen(job->x, at + (order ? order[k + i] : k + i), kind);
+            for (int i = 0; i < PAIRS; i++)
+                lay_pair(numbers[2 * i], numbers[2 * i + 1], to + i * parts * step, parts, step);
+        }
+        to += PAIRS * parts * step;
         for (int i = 0; i < BLOCK_COLUMNS; i += width, sums += step) {
             float sum[4] = {0};
             for (int c = 0; c < width; c++) sum[c % 4] += numbers[i + c];

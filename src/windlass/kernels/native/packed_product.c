@@ -42,13 +42,22 @@ struct foreign {
     int64_t zero_shift, flipped; /* added to zeros; bits of a word of codes that are the other way round */
 };
 
-/* What a call is given; windlass/kernels/native/product.py fills the same fields. */
-struct product {
-    const void *x;         /* (R, K) of `kind` */
+/* W, the same in every call; windlass/kernels/native/product.py fills the same fields. */
+struct matrix {
     const uint8_t *blocks; /* (Bn, Bk, block bytes) */
     const uint16_t *books; /* (4, 16) bfloat16, or the numbers of other programs' codes */
-    void *y;               /* (R, N) of `kind` */
-    given *laid;           /* windlass_product_scratch bytes */
+    int64_t format, columns, outputs;
+    struct foreign foreign;
+};
+
+/* A call. */
+struct product {
+    const void *x; /* (R, K) of `kind` */
+    const uint8_t *blocks;
+    const uint16_t *books;
+    void *y;        /* (R, N) of `kind` */
+    uint8_t *words; /* windlass_thread_scratch bytes for each of so many threads */
+    given *laid;    /* windlass_row_scratch bytes for each of R rows */
     int64_t kind, format, rows, columns, outputs, threads;
     struct foreign foreign;
 };
@@ -356,8 +365,18 @@ static void multiply_blocks(const void *given_job, int64_t item, int64_t member)
             write(job, r, top_row(job, at), total[(at - top) / SIDE][r - begin][(at - top) % SIDE]);
 }
 
+/* `scratch` is what threads need, then what rows need. */
+INLINE struct product product_of(const struct matrix *w, const void *x, void *y, uint8_t *scratch, int64_t kind,
+                                 int64_t rows, int64_t threads) {
+    given *laid = (given *)(scratch + threads * words_size(&w->foreign, w->columns));
+    return (struct product){x, w->blocks, w->books, y, scratch, laid, kind, w->format, rows, w->columns, w->outputs,
+                            threads, w->foreign};
+}
+
 /* Fills y. Formats other than int4 and int8 need at least 16 outputs. */
-EXPORT void windlass_packed_product(const struct product *job) {
+EXPORT void windlass_packed_product(const struct matrix *w, const void *x, void *y, uint8_t *scratch, int64_t kind,
+                                    int64_t rows, int64_t threads) {
+    struct product call = product_of(w, x, y, scratch, kind, rows, threads), *job = &call;
     int64_t groups = groups_of(job), high = across(job->outputs, BLOCK_ROWS);
     share_out(job, lay_group, groups, job->rows * job->columns < ALONE ? 1 : job->threads);
     if (groups == 1 && job->format <= INT8) share_out(job, multiply_block_rows, across(high, run_of(job)), job->threads);
@@ -371,7 +390,11 @@ EXPORT int64_t windlass_product_format(const char *name) {
     return -1;
 }
 
-/* Bytes that a call needs for x as it is multiplied. */
-EXPORT int64_t windlass_product_scratch(const struct product *job) {
-    return words_of(job, job->threads) - (uint8_t *)job->laid;
+/* Bytes that a call needs for each row of x as it is multiplied. */
+EXPORT int64_t windlass_row_scratch(const struct matrix *w, int64_t kind) {
+    struct product job = product_of(w, NULL, NULL, NULL, kind, 1, 0);
+    return (char *)sums_at(&job, 1) - (char *)job.laid;
 }
+
+/* And for each thread. */
+EXPORT int64_t windlass_thread_scratch(const struct matrix *w) { return words_size(&w->foreign, w->columns); }

@@ -33,26 +33,28 @@ from windlass.kernels.packed_matrix import PackedMatrix
 SOURCE = "packed_product.c"
 
 
-class ProductJob(ctypes.Structure):
-    """`struct product` of the C source."""
+class Matrix(ctypes.Structure):
+    """`struct matrix` of the C source."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "blocks", "books", "y", "laid")),
-        *((name, ctypes.c_int64) for name in ("kind", "format", "rows", "columns", "outputs", "threads")),
+        *((name, ctypes.c_void_p) for name in ("blocks", "books")),
+        *((name, ctypes.c_int64) for name in ("format", "columns", "outputs")),
         ("foreign", ForeignJob),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ProductLibrary:
-    """`multiply` fills the y of its job, for a packing or a foreign way of `formats`, which the C source numbers;
-    `scratch` counts the bytes that it needs for x; `says` is for people."""
+    """`multiply(matrix, x, y, scratch, kind, rows, threads)` fills y, for a packing or a foreign way of `formats`,
+    which the C source numbers; `row_scratch(matrix, kind)` counts the bytes that it needs for a row of x, and
+    `thread_scratch(matrix)` for a thread; `says` is for people."""
 
     path: Path
     dtypes: frozenset[torch.dtype]
     says: str
-    multiply: Callable[[ProductJob], None]
-    scratch: Callable[[ProductJob], int]
+    multiply: Callable[[int, int, int, int, int, int, int], None]
+    row_scratch: Callable[[int, int], int]
+    thread_scratch: Callable[[int], int]
     formats: Mapping[str, int]
 
     def multiplies(self, matrix: PackedMatrix) -> bool:
@@ -61,6 +63,39 @@ class ProductLibrary:
         if name in LAYOUTS:
             return foreign_layout(matrix) is not None
         return name in self.formats and (name in BLOCK_BYTES or matrix.shape[0] >= LEAST_ROWS)
+
+
+class PreparedProduct:
+    """A matrix that was looked over once: with a single row a product takes as long as a few calls of Python."""
+
+    def __init__(self, library: ProductLibrary, matrix: PackedMatrix) -> None:
+        """Keeps the matrix's bytes. Raises AssertionError where they are not what its shape and packing say."""
+        layout, (outputs, columns) = foreign_layout(matrix), matrix.shape
+        format, codes, books = _codes(library, matrix, layout)
+        foreign = ForeignJob() if layout is None else layout.job(columns)
+        self.outputs, self.columns = outputs, columns
+        self._library, self._held = library, (codes, books, layout)
+        self._matrix = Matrix(codes.data_ptr(), books.data_ptr(), format, columns, outputs, foreign)
+        self._at = ctypes.addressof(self._matrix)
+        self._row_scratch = {dtype: library.row_scratch(self._at, KINDS[dtype]) for dtype in library.dtypes}
+        self._thread_scratch = library.thread_scratch(self._at)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x (..., K) times the transpose of the matrix as its rows lie -> (..., N) in the dtype of x."""
+        of_a_row = self._row_scratch.get(x.dtype)
+        if of_a_row is None:
+            return self(x.float()).to(x.dtype)
+        x = x.contiguous()
+        assert x.shape[-1] == self.columns and x.is_cpu
+        rows = x.numel() // self.columns
+        y = torch.empty((*x.shape[:-1], self.outputs), dtype=x.dtype)
+        if rows:
+            threads = threads_for(self.outputs * self.columns, rows)
+            scratch = torch.empty(rows * of_a_row + threads * self._thread_scratch, dtype=torch.uint8)
+            self._library.multiply(
+                self._at, x.data_ptr(), y.data_ptr(), scratch.data_ptr(), KINDS[x.dtype], rows, threads
+            )
+        return y
 
 
 @cache
@@ -76,23 +111,7 @@ def build_product(compiler: Compiler, folder: Path, processor_flags: Sequence[st
 
 def native_product(library: ProductLibrary, matrix: PackedMatrix, x: torch.Tensor) -> torch.Tensor:
     """x (R, K) times the transpose of the matrix (N, K) as its rows lie -> (R, N) in the dtype of x."""
-    if x.dtype not in library.dtypes:
-        return native_product(library, matrix, x.float()).to(x.dtype)
-    (outputs, columns), x = matrix.shape, x.contiguous()
-    assert x.shape == (len(x), columns) and x.device.type == "cpu"
-    y = x.new_empty(len(x), outputs)
-    layout = foreign_layout(matrix)
-    format, codes, books = _codes(library, matrix, layout)
-    if not y.numel():
-        return y
-    job = ProductJob(
-        x.data_ptr(), codes.data_ptr(), books.data_ptr(), y.data_ptr(), None, KINDS[x.dtype], format, len(x), columns,
-        outputs, threads_for(outputs * columns, len(x)), ForeignJob() if layout is None else layout.job(columns),
-    )  # fmt: skip
-    scratch = torch.empty(library.scratch(job), dtype=torch.uint8)
-    job.laid = scratch.data_ptr()
-    library.multiply(job)
-    return y
+    return PreparedProduct(library, matrix)(x)
 
 
 def _codes(
@@ -130,16 +149,14 @@ def _books() -> torch.Tensor:
 def _bound(loaded: Loaded | Missing) -> ProductLibrary | Missing:
     if isinstance(loaded, Missing):
         return loaded
-    multiply, scratch = loaded.functions.windlass_packed_product, loaded.functions.windlass_product_scratch
+    multiply, of_a_row = loaded.functions.windlass_packed_product, loaded.functions.windlass_row_scratch
+    of_a_thread = loaded.functions.windlass_thread_scratch
     ask, formats = loaded.functions.windlass_product_format, {}
     ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_int64
     for name in (*BLOCK_BYTES, *TYPES, *WAYS):
         if (number := ask(name.encode())) >= 0:
             formats[name] = number
-    for function in (multiply, scratch):
-        function.argtypes = [ctypes.POINTER(ProductJob)]
-    multiply.restype, scratch.restype = None, ctypes.c_int64
-    return ProductLibrary(
-        loaded.path, loaded.dtypes, loaded.says,
-        lambda job: multiply(ctypes.byref(job)), lambda job: scratch(ctypes.byref(job)), formats,
-    )  # fmt: skip
+    multiply.argtypes, multiply.restype = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 3], None
+    of_a_row.argtypes, of_a_row.restype = [ctypes.c_void_p, ctypes.c_int64], ctypes.c_int64
+    of_a_thread.argtypes, of_a_thread.restype = [ctypes.c_void_p], ctypes.c_int64
+    return ProductLibrary(loaded.path, loaded.dtypes, loaded.says, multiply, of_a_row, of_a_thread, formats)
