@@ -24,6 +24,7 @@ from windlass.facts.request import Request
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.demo_checkpoint import write_checkpoint
+from windlass.planner.row_order import row_order
 
 BLOCK = 32
 SHARED_TOKENS, SHARED_OUT = 1000, 64
@@ -102,7 +103,9 @@ def _fixed(llm: LLM, rows: list[Row], most: Workload) -> Iterator[tuple[int, ...
 
 
 def _continuous(llm: LLM, rows: list[Row], most: Workload) -> Iterator[tuple[int, ...]]:
-    requests = (Request(str(i), None, tuple(ids), params(out)) for i, (ids, out) in enumerate(rows))
+    """In the order in which a batch asks."""
+    order = row_order([ids for ids, _ in rows], [out for _, out in rows])
+    requests = (Request(str(i), None, tuple(rows[i][0]), params(rows[i][1])) for i in order)
     for output in llm.answer(requests, most):
         yield output.outputs[0].token_ids
 
