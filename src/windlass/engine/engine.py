@@ -99,7 +99,7 @@ class Engine:
         shapes = dict(opened.facts.cache_shapes)
         self.cache = KVCache(stores.by_layer(side), shapes, table, opened.facts.cache_format)
         undo.callback(self.cache.stores.clear)
-        self.prefixes = PrefixTree(table) if self._share_prefixes else None
+        self.prefixes = PrefixTree(table) if self._share_prefixes and opened.shares_prefixes else None
         self.places = Places(self.cache, opened.read_again_beyond, self.prefixes)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         if self.trace is not None:
