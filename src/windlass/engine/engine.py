@@ -69,6 +69,12 @@ class Engine:
                 raise BudgetError(_refused(plan)) from error
             self._undo = undo.pop_all()
 
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens of a pass whose rows can all be scored in what the plan has for rows, if it was not made for that."""
+        row = self.opened.facts.row_bytes * self.opened.rows_scored
+        return max(1, min(self.plan.pass_tokens, round(self.plan.memory.row / row)))
+
     def close(self) -> None:
         """Stops reading and frees everything; the model can be loaded again by another plan. May be called twice."""
         self._undo.close()

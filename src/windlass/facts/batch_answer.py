@@ -82,7 +82,7 @@ def _chat_logprobs(row: BatchRow, choice: CompletionOutput) -> Json | None:
         return None
     content = []
     for token, table in zip(choice.token_ids, choice.logprobs, strict=True):
-        ranked = sorted((entry.rank, other) for other, entry in table.items())
+        ranked = sorted((entry.rank, other) for other, entry in table.items() if entry.rank is not None)
         top = [other for rank, other in ranked if rank <= row.body.top_logprobs]
         content.append(_chat_logprob(token, table) | {"top_logprobs": [_chat_logprob(other, table) for other in top]})
     return {"content": content, "refusal": None}
