@@ -1,6 +1,7 @@
 """A line of a batch file is a question or the reason why it is none; nothing in it stops the others."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from windlass.facts.batch_answer import answer, refusal
 from windlass.facts.batch_row import BadRow, BatchRow, parse_row, parse_rows
 from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
+from windlass.facts.echo import Echo
 from windlass.facts.sampling_params import SamplingParams
 
 
@@ -74,6 +76,21 @@ def test_logprobs_are_a_number_in_completions_and_a_switch_in_chats() -> None:
     assert "needs logprobs true" in reason(chat(top_logprobs=4))
 
 
+def test_echo_wants_log_probabilities_of_the_prompt_where_it_wants_any() -> None:
+    assert good(completion(echo=True, logprobs=2)).body.sampling == {"logprobs": 2, "prompt_logprobs": 2}
+    assert good(completion(echo=True)).body.sampling == {}
+    assert good(completion(echo=True)).body.echo and not good(completion(echo=False)).body.echo
+    assert "echo must be" in reason(completion(echo=1))
+    assert "echo True is not supported" in reason(chat(echo=True))
+
+
+def test_no_tokens_may_be_asked_for_where_the_prompt_is_the_answer() -> None:
+    row = good(completion(echo=True, max_tokens=0))
+    assert row.body.scores_only and row.body.sampling == {"max_tokens": 1}
+    assert "max_tokens" in reason(completion(max_tokens=0))
+    assert "max_tokens" in reason(completion(echo=True, max_tokens=False))
+
+
 def test_a_prompt_may_be_token_ids_or_a_list_of_one_prompt() -> None:
     assert good({"prompt": [1, 2, 3]}).body.prompt_token_ids == (1, 2, 3)
     assert good({"prompt": ["Hi"]}).body.prompt == "Hi"
@@ -104,7 +121,6 @@ def test_fields_that_only_label_a_request_are_passed_over(field: str) -> None:
         ("repetition_penalty", 0),
         ("allowed_token_ids", []),
         ("prompt_logprobs", 1),
-        ("echo", True),
         ("best_of", 3),
         ("temprature", 0.1),
     ],
@@ -252,6 +268,41 @@ def test_a_completion_is_answered_in_openai_s_form() -> None:
     assert choice["logprobs"]["token_logprobs"] == [-1.0, -1.0]
     assert choice["logprobs"]["text_offset"] == [0, 1]
     assert choice["logprobs"]["top_logprobs"][0] == {"é": -1.0, "b": -0.1, "c": -0.2}
+
+
+def echoed(max_tokens: int) -> dict[str, Any]:
+    """The one choice, and the usage, of an answer that begins with its prompt, "Hi!" in three tokens."""
+    row = good(completion(prompt="Hi!", echo=True, logprobs=1, max_tokens=max_tokens))
+    row = replace(row, body=replace(row.body, echoed=Echo("Hi!", "H")))
+    i, mark = {2: Logprob(-2.0, 2, "i"), 9: Logprob(-0.5, 1, "o")}, {3: Logprob(-0.25, 1, "!")}
+    line: Any = answer(row, replace(output(), prompt_logprobs=(None, i, mark)), "m", 0)
+    body = line["response"]["body"]
+    return body["choices"][0] | {"usage": body["usage"]}
+
+
+def test_an_echo_is_openai_s_the_prompt_s_tokens_come_first_and_the_first_has_no_number() -> None:
+    choice = echoed(max_tokens=2)
+    assert choice["text"] == "Hi!éé"
+    drawn = {"é": -1.0, "b": -0.1, "c": -0.2}
+    assert choice["logprobs"] == {
+        "tokens": ["H", "i", "!", "é", "é"],
+        "token_logprobs": [None, -2.0, -0.25, -1.0, -1.0],
+        "top_logprobs": [None, {"i": -2.0, "o": -0.5}, {"!": -0.25}, drawn, drawn],
+        "text_offset": [0, 1, 2, 3, 4],
+    }
+    assert choice["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+def test_an_echo_of_no_tokens_is_the_prompt_and_its_numbers() -> None:
+    choice = echoed(max_tokens=0)
+    assert (choice["text"], choice["finish_reason"]) == ("Hi!", "length")
+    assert choice["logprobs"] == {
+        "tokens": ["H", "i", "!"],
+        "token_logprobs": [None, -2.0, -0.25],
+        "top_logprobs": [None, {"i": -2.0, "o": -0.5}, {"!": -0.25}],
+        "text_offset": [0, 1, 2],
+    }
+    assert choice["usage"] == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
 
 
 def test_a_chat_is_answered_in_openai_s_form() -> None:

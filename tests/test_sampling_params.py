@@ -114,7 +114,6 @@ def test_a_bad_value_is_refused_with_the_value_the_limit_and_the_next_step(bad: 
 
 
 FOREIGN: dict[str, tuple[Any, Any]] = {
-    "prompt_logprobs": (None, 1),
     "best_of": (1, 2),
     "use_beam_search": (False, True),
     "length_penalty": (1.0, 0.5),

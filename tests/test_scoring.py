@@ -55,7 +55,7 @@ def expected(model: PreTrainedModel, prompts: list[list[int]]) -> list[list[floa
 
 
 def scored(llm: LLM, prompts: list[list[int]], first: int | list[int] = 1) -> list[PromptScores]:
-    return llm.score([{"prompt_token_ids": prompt} for prompt in prompts], first)
+    return llm.score([{"prompt_token_ids": prompt} for prompt in prompts], first=first)
 
 
 def assert_same(found: list[PromptScores], wanted: list[list[float]]) -> None:
@@ -215,7 +215,7 @@ class TestMemoryAndPasses:
         with LLM(tmp_path, plan=plan) as llm:
             assert_same(scored(llm, prompts), expected(model, prompts))
             assert llm.report.prefill_passes == 2
-            assert llm._engine is not None and len(llm._engine.cache.table.free) == 9
+            assert llm._engine is not None and llm._engine.cache.table.room == 9
 
     def test_answers_after_scores_and_scores_after_answers(self, tmp_path: Path) -> None:
         model, prompts = random_model("llama"), random_prompts(*LENGTHS)

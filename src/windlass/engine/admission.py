@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from windlass.engine.arguments import read_whole
 from windlass.engine.bad_words import bad_words
+from windlass.engine.continuations import Continued
 from windlass.engine.opened_model import OpenedModel
 from windlass.engine.passage import Passage
+from windlass.engine.prompt_scan import PromptScan
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.stopping import StopCheck
 from windlass.errors import RequestError, UsageError
@@ -15,6 +18,9 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.model.detokenizer import Detokenizer
 
 LOG = logging.getLogger("windlass")
+
+# Of requests from which nothing is drawn.
+_UNUSED = SamplingParams()
 
 
 class Admission:
@@ -53,6 +59,12 @@ class Admission:
         ]
         for answer, token_ids in zip(answers, request.begun, strict=False):
             answer.replay(token_ids)
+        if params.prompt_logprobs is not None:
+            # The first that goes on reads the prompt.
+            reader = next((answer for answer in answers if not answer.finished), None)
+            if reader is None:
+                return self.answers(replace(request, begun=()))
+            reader.scan = PromptScan(request.prompt_token_ids, params.prompt_logprobs, words)
         return answers
 
     def passages(self, requests: Sequence[Request], first: int | Sequence[int]) -> list[Passage]:
@@ -64,6 +76,13 @@ class Admission:
         if len(firsts) != len(requests):
             raise UsageError(f"{len(requests)} prompts were given with {len(firsts)} first; give one, or one a prompt")
         return [self._passage(request, place) for request, place in zip(requests, firsts, strict=True)]
+
+    def continuations(self, groups: Sequence[Sequence[Continued]]) -> list[list[Passage]]:
+        """What may follow each prompt, to be scored. Raises as passages does."""
+        return [
+            [self._passage(Request(str(next(self._numbers)), None, one.token_ids, _UNUSED), one.first) for one in group]
+            for group in groups
+        ]
 
     def _passage(self, request: Request, first: int) -> Passage:
         place, count, limit = read_whole("first", first), len(request.prompt_token_ids), self.opened.facts.max_model_len
@@ -80,7 +99,7 @@ class Admission:
                 "windows, or raise --max-model-len if it was lowered"
             )
         self._check_ids(request)
-        return Passage(next(self._numbers), request.prompt_token_ids, place)
+        return Passage(next(self._numbers), request, place)
 
     def _check_ids(self, request: Request) -> None:
         worst = max(max(ids, default=0) for ids in (request.prompt_token_ids, *request.begun))

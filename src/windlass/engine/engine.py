@@ -69,6 +69,12 @@ class Engine:
                 raise BudgetError(_refused(plan)) from error
             self._undo = undo.pop_all()
 
+    @property
+    def scored_tokens(self) -> int:
+        """Tokens of a pass whose rows can all be scored in what the plan has for rows, if it was not made for that."""
+        row = self.opened.facts.row_bytes * self.opened.rows_scored
+        return max(1, min(self.plan.pass_tokens, round(self.plan.memory.row / row)))
+
     def close(self) -> None:
         """Stops reading and frees everything; the model can be loaded again by another plan. May be called twice."""
         self._undo.close()
@@ -99,7 +105,7 @@ class Engine:
         shapes = dict(opened.facts.cache_shapes)
         self.cache = KVCache(stores.by_layer(side), shapes, table, opened.facts.cache_format)
         undo.callback(self.cache.stores.clear)
-        self.prefixes = PrefixTree(table) if self._share_prefixes else None
+        self.prefixes = PrefixTree(table) if self._share_prefixes and opened.shares_prefixes else None
         self.places = Places(self.cache, opened.read_again_beyond, self.prefixes)
         self.runner = Runner(plan, self.cache, opened.device, self.crew)
         if self.trace is not None:

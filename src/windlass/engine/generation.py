@@ -12,7 +12,9 @@ import torch
 
 from windlass.engine.engine import Engine
 from windlass.engine.measurements import Measurements
+from windlass.engine.row import RowSpan
 from windlass.engine.sampler import sample
+from windlass.engine.scanned_pass import ScannedPass
 from windlass.engine.sequence import Sequence
 from windlass.engine.tally import Tally
 from windlass.facts.completion import RequestOutput
@@ -101,12 +103,12 @@ class Generation:
         decoding = sum(sequence.decodes for sequence, _ in spans)
         tokens = sum(len(span.token_ids) for _, span in spans)
         self._tell_phase(decoding)
-        drawing = [sequence for sequence, span in spans if span.wanted]
+        drawing = [sequence for sequence, span in spans if sequence.draws_after(span)]
         self.measurements.begin_pass(tokens - decoding, decoding)
         first = [(sequence, self._answers_of(sequence)) for sequence in drawing if not sequence.token_ids]
         read_to_the_end = [sequence for sequence in drawing if not sequence.decodes]
         at = 0
-        for logits in self.engine.runner.run_pass([span for _, span in spans]):
+        for logits in self._logits(spans):
             self._draw(logits, drawing[at : at + logits.shape[0]])
             at += logits.shape[0]
         for sequence, span in spans:
@@ -119,9 +121,20 @@ class Generation:
         self._let_go()
         yield from new
 
+    def _logits(self, spans: list[tuple[Sequence, RowSpan]]) -> Iterator[torch.Tensor]:
+        """Logits (r, V) of the rows that tokens are drawn from, in order; scans of prompts get what is theirs."""
+        row = [span for _, span in spans]
+        if not any(sequence.scans for sequence, _ in spans):
+            yield from self.engine.runner.run_pass(row)
+            return
+        scanned = ScannedPass(spans, self.engine.opened.facts.vocab_size, self.engine.opened.device)
+        yield from scanned.logits(self.engine.runner.run_pass_in_blocks(row))
+        scanned.hand_over()
+
     def _due(self) -> list[tuple[Sequence, int]]:
         """Whose tokens go through the next pass, and how many at most: who decodes first, then who reads."""
-        room = self.engine.plan.pass_tokens
+        scans = any(sequence.scans for sequence in self._running)
+        room = self.engine.scored_tokens if scans else self.engine.plan.pass_tokens
         due = [(sequence, 1) for sequence in self._running if sequence.decodes][:room]
         room -= len(due)
         for sequence in self._running:
@@ -183,7 +196,9 @@ class Generation:
 def _output(answers: Answers, finished: bool) -> RequestOutput:
     request = answers[0].request
     outputs = tuple(sequence.output() for sequence in answers)
-    return RequestOutput(request.request_id, request.prompt, request.prompt_token_ids, outputs, finished)
+    scan = next((sequence.scan for sequence in answers if sequence.scan is not None), None)
+    scanned = scan.logprobs() if scan is not None else None
+    return RequestOutput(request.request_id, request.prompt, request.prompt_token_ids, outputs, finished, scanned)
 
 
 def _take(logits: torch.Tensor, sequences: list[Sequence]) -> None:

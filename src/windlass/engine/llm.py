@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import overload
 
 import torch
 
@@ -24,6 +25,7 @@ from windlass.engine.arguments import (
     read_switch,
     read_whole,
 )
+from windlass.engine.continuations import Continuations, read_continuations
 from windlass.engine.disk_rate import best_disk
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
@@ -40,9 +42,11 @@ from windlass.engine.scoring import Scoring
 from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
+from windlass.engine.workloads import workload_of_answers, workload_of_passages
 from windlass.errors import UsageError
 from windlass.facts.choices import check_quantization
 from windlass.facts.completion import RequestOutput
+from windlass.facts.continuation_score import ContinuationScore
 from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile
 from windlass.facts.progress import Progress
@@ -230,23 +234,30 @@ class LLM:
         prompts = [{"prompt_token_ids": self.tokenizer.apply_chat_template(talk)} for talk in conversations]
         return self.generate(prompts, sampling_params)
 
-    def score(self, prompts: Prompts, first: int | Sequence[int] = 1) -> list[PromptScores]:
-        """How likely the tokens of each prompt are after those before them; nothing is generated.
+    @overload
+    def score(self, prompts: Prompts, *, first: int | Sequence[int] = 1) -> list[PromptScores]: ...
+    @overload
+    def score(self, prompts: Prompts, continuations: Continuations) -> list[list[ContinuationScore]]: ...
+    def score(
+        self, prompts: Prompts, continuations: Continuations | None = None, *, first: int | Sequence[int] = 1
+    ) -> list[PromptScores] | list[list[ContinuationScore]]:
+        """How likely each continuation is after its prompt: for each prompt a list, with a score a continuation.
 
-        Tokens from the place `first` on are scored, 1 or more: the token at 0 has nothing before it. All prompts go
-        through the model in as few passes as memory allows. Raises UsageError and RequestError as generate does.
+        A prompt has one continuation or a list of several, each a prompt by its form; continuations.py says how text
+        is cut into tokens. Without continuations: how likely the tokens of each prompt are after those before them,
+        from the place `first` on, 1 or more. Nothing is generated, and what texts begin with alike is read once.
+        Raises UsageError and RequestError as generate does.
         """
-        requests = read_prompts(prompts, None, self.default_sampling_params, self.tokenizer, self._numbers)
-        passages = self._admission.passages(requests, first)
-        if not passages:
-            return []
-        most, done = max(len(passage.token_ids) for passage in passages), list[Passage]()
-        with self._called(Workload(len(passages), most, 1, scored=True)) as (engine, measurements):
-            try:
-                done.extend(Scoring(engine, measurements).run(passages))
-            finally:
-                measurements.end_scoring([passage.tokens for passage in done])
-        return [passage.scores() for passage in passages]
+        if continuations is None:
+            requests = read_prompts(prompts, None, self.default_sampling_params, self.tokenizer, self._numbers)
+            passages = self._admission.passages(requests, first)
+            self._score(passages)
+            return [passage.scores() for passage in passages]
+        if first != 1:
+            raise UsageError(f"first={first!r:.40} says where scores begin, and so do continuations; leave one out")
+        groups = self._admission.continuations(read_continuations(prompts, continuations, self.tokenizer))
+        self._score([passage for group in groups for passage in group])
+        return [[passage.continuation() for passage in group] for group in groups]
 
     def check(self, sampling_params: SamplingParams) -> None:
         """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
@@ -277,16 +288,19 @@ class LLM:
     ) -> None:
         self.close()
 
+    def _score(self, passages: Sequence[Passage]) -> None:
+        """Passages that begin alike go one behind the other, so that little has to be kept for long."""
+        if passages:
+            with self._called(workload_of_passages(passages)) as (engine, measurements):
+                Scoring(engine, measurements).finish(sorted(passages, key=lambda passage: passage.token_ids))
+
     def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
         """Checks the requests now and runs them as the iterator is read."""
         groups = [self._admission.answers(request) for request in requests]
         if not groups:
             return iter(())
-        prompt_len = max(len(request.prompt_token_ids) for request in requests)
-        lens = tuple(answer.most_tokens for answers in groups for answer in answers)
         most = sum(answer.max_tokens - 1 for answers in groups for answer in answers)
-        workload = Workload(len(lens), prompt_len, max(lens) - prompt_len + 1, reserved_lens=lens)
-        return self._outputs(groups, workload, stream, None, most)
+        return self._outputs(groups, workload_of_answers(groups), stream, None, most)
 
     def _outputs(
         self,

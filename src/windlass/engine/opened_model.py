@@ -38,6 +38,7 @@ from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
 from windlass.model.multiplied import packed_names
 from windlass.model.parameter_map import ParameterMap, Renaming
+from windlass.model.rotary import RotaryStandIn
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
 from windlass.model.shrink import FAILURES
 from windlass.model.slots import slots_by_source
@@ -73,6 +74,17 @@ class OpenedModel:
     narrows_late: bool
     plain_row: bool
     made: UnwrittenFiles | None = None
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether what is stored of a prompt's beginning is the same whatever follows.
+
+        Where rotary tables depend on the length of the whole (dynamic, longrope) it is not, but for models that read
+        again what was stored for a shorter length: places.py shares beyond it.
+        """
+        modules = self.lifted.decoder.real.modules()
+        depends = any(module.length_dependent for module in modules if isinstance(module, RotaryStandIn))
+        return not depends or self.read_again_beyond is not None
 
     @property
     def device(self) -> torch.device:

@@ -9,7 +9,7 @@ reads the prompt for all, and each of the others gets a copy of the page that th
 from collections.abc import Iterable
 
 from windlass.engine.prefix_tree import PrefixTree
-from windlass.engine.sequence import Sequence
+from windlass.engine.reader import Reader
 from windlass.model.kvcache import KVCache
 
 
@@ -22,15 +22,15 @@ class Places:
     def __init__(self, cache: KVCache, read_again_beyond: int | None, prefixes: PrefixTree | None) -> None:
         self._cache, self._table = cache, cache.table
         self._read_again_beyond, self._prefixes = read_again_beyond, prefixes
-        self._reading: dict[int, Sequence] = {}
+        self._reading: dict[int, Reader] = {}
 
-    def has_room(self, sequence: Sequence) -> bool:
+    def has_room(self, sequence: Reader) -> bool:
         """Whether there are pages for all that a sequence may become."""
         pages, _ = self._shared(sequence)
         resting = sum(page in self._table.resting for page in pages)
         return self._table.pages_for(sequence.most_tokens) - len(pages) <= self._table.room - resting
 
-    def enter(self, sequence: Sequence) -> None:
+    def enter(self, sequence: Reader) -> None:
         """Gives a sequence its pages. Raises BudgetError where the cache is too small for it alone."""
         number = sequence.number
         pages, leader = self._shared(sequence)
@@ -42,7 +42,7 @@ class Places:
             sequence.cached = 0  # all that it needs comes when the prompt has been read
         self._reading[number] = sequence
 
-    def ready(self, sequence: Sequence) -> bool:
+    def ready(self, sequence: Reader) -> bool:
         """Whether what a sequence shares with the one that leads it is stored, so that it may be read on."""
         leader = sequence.leader
         if leader is None:
@@ -52,7 +52,7 @@ class Places:
         sequence.leader = None
         return True
 
-    def prompt_read(self, reader: Sequence, answers: Iterable[Sequence]) -> None:
+    def prompt_read(self, reader: Reader, answers: Iterable[Reader]) -> None:
         """The prompt of these answers has been read: those that wait for it get what they do not hold with it."""
         self._reading.pop(reader.number, None)
         for sequence in answers:
@@ -62,7 +62,7 @@ class Places:
                 self._copy_prompt(reader, sequence)
         self._keep(reader)
 
-    def leave(self, sequence: Sequence) -> None:
+    def leave(self, sequence: Reader) -> None:
         """Takes a sequence's pages back; what it stored is kept for others while there is room. May be repeated."""
         number = sequence.number
         self._reading.pop(number, None)
@@ -75,11 +75,11 @@ class Places:
             self._keep(sequence)
         self._table.release(number)
 
-    def _keep(self, sequence: Sequence) -> None:
+    def _keep(self, sequence: Reader) -> None:
         if self._prefixes is not None and self._stays(sequence):
             self._prefixes.keep(sequence.ids(0, sequence.cached), self._table.pages[sequence.number])
 
-    def _shared(self, sequence: Sequence) -> tuple[list[int], Sequence | None]:
+    def _shared(self, sequence: Reader) -> tuple[list[int], Reader | None]:
         """The pages a sequence would share, and who is reading them, if they have not been read already."""
         sibling = next((other for other in self._reading.values() if self._is_sibling(other, sequence)), None)
         if sibling is not None:
@@ -87,21 +87,23 @@ class Places:
             return self._table.pages[sibling.number][: filled if self._stays(sequence) else 0], sibling
         if self._prefixes is None or not self._stays(sequence):
             return [], None
-        # The last token goes through the model in any case: the next one is drawn from what comes out.
-        ids, leader = sequence.ids(0, sequence.length - 1), None
-        pages = self._prefixes.find(ids)
+        ids, leader = sequence.ids(0, sequence.shareable), None
+        pages, size = self._prefixes.find(ids), self._table.page_tokens
         for other in self._reading.values():
-            count = self._common_pages(other, ids)
-            if count > len(pages):
-                pages, leader = self._table.pages[other.number][:count], other
+            # Few of many share a page more than is known, which is seen by that page.
+            start, stop = len(pages) * size, (len(pages) + 1) * size
+            if stop <= len(ids) and other.ids(start, stop) == ids[start:stop]:
+                count = self._common_pages(other, ids)
+                if count > len(pages):
+                    pages, leader = self._table.pages[other.number][:count], other
         return pages, leader
 
-    def _is_sibling(self, other: Sequence, sequence: Sequence) -> bool:
+    def _is_sibling(self, other: Reader, sequence: Reader) -> bool:
         return (
-            other.request is sequence.request and other.leader is None and not (other.token_ids or sequence.token_ids)
+            other.request is sequence.request and other.leader is None and not (other.has_begun or sequence.has_begun)
         )
 
-    def _common_pages(self, other: Sequence, ids: list[int]) -> int:
+    def _common_pages(self, other: Reader, ids: list[int]) -> int:
         """Full pages that another's tokens and `ids` begin with alike."""
         if not self._stays(other) or (other.leader is not None and other.leader.request is other.request):
             return 0
@@ -111,11 +113,11 @@ class Places:
             count += 1
         return count
 
-    def _stays(self, sequence: Sequence) -> bool:
+    def _stays(self, sequence: Reader) -> bool:
         """Whether what is stored of the prompt is never written anew."""
         return self._read_again_beyond is None or len(sequence.request.prompt_token_ids) > self._read_again_beyond
 
-    def _copy_prompt(self, reader: Sequence, sequence: Sequence) -> None:
+    def _copy_prompt(self, reader: Reader, sequence: Reader) -> None:
         """Copies the pages of the prompt that a sequence holds alone from the one that has just read them."""
         prompt, size = len(reader.request.prompt_token_ids), self._table.page_tokens
         full, every = prompt // size, self._table.pages_for(prompt)
@@ -125,7 +127,7 @@ class Places:
         open_places = (places[reader.number], places[sequence.number]) if places else None
         self._copy(reader, sequence, range(full, every), open_places)
 
-    def _copy(self, reader: Sequence, sequence: Sequence, pages: range, places: tuple[int, int] | None = None) -> None:
+    def _copy(self, reader: Reader, sequence: Reader, pages: range, places: tuple[int, int] | None = None) -> None:
         mine, read = self._table.pages[sequence.number], self._table.pages[reader.number]
         self._cache.copy_pages([(read[page], mine[page]) for page in pages], places)
 

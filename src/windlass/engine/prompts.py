@@ -33,16 +33,16 @@ def read_prompts(
     Raises UsageError for a prompt or parameters of another kind, or if the numbers do not match, and RequestError for
     a prompt without tokens or with something that is no token id.
     """
-    listed = _listed(prompts)
-    params = _params(sampling_params, default, len(listed))
-    pairs = [(*_read_prompt(prompt, tokenizer), chosen) for prompt, chosen in zip(listed, params, strict=True)]
+    asked = listed(prompts)
+    params = _params(sampling_params, default, len(asked))
+    pairs = [(*read_prompt(prompt, tokenizer), chosen) for prompt, chosen in zip(asked, params, strict=True)]
     return [Request(str(next(numbers)), text, ids, chosen) for text, ids, chosen in pairs]
 
 
 def read_conversations(messages: Messages) -> list[Sequence[Message]]:
     """One conversation or several, as several. Raises UsageError for anything else; the template may refuse more."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise UsageError(f"messages must be a list of messages, got {_described(messages)}; {A_MESSAGE}")
+        raise UsageError(f"messages must be a list of messages, got {described(messages)}; {A_MESSAGE}")
     several = bool(messages) and all(isinstance(item, (list, tuple)) for item in messages)
     conversations: Any = list(messages) if several else [messages]
     for conversation in conversations:
@@ -53,11 +53,12 @@ def read_conversations(messages: Messages) -> list[Sequence[Message]]:
     return list(conversations)
 
 
-def _listed(prompts: Any) -> Sequence[Any]:
+def listed(prompts: Any) -> Sequence[Any]:
+    """One prompt or several, as several. Raises UsageError for anything else."""
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
     if isinstance(prompts, bytes) or not isinstance(prompts, Sequence):
-        raise UsageError(f"{A_PROMPT}, or a list of these, got {_described(prompts)}")
+        raise UsageError(f"{A_PROMPT}, or a list of these, got {described(prompts)}")
     return prompts
 
 
@@ -66,13 +67,13 @@ def _params(sampling_params: Any, default: SamplingParams, count: int) -> Sequen
         return [sampling_params or default] * count
     if isinstance(sampling_params, (str, bytes)) or not isinstance(sampling_params, Sequence):
         raise UsageError(
-            f"sampling_params must be a SamplingParams or a list of them, got {_described(sampling_params)}; "
+            f"sampling_params must be a SamplingParams or a list of them, got {described(sampling_params)}; "
             "write it as SamplingParams(max_tokens=32)"
         )
     for item in sampling_params:
         if not isinstance(item, SamplingParams):
             raise UsageError(
-                f"sampling_params must hold SamplingParams only, got {_described(item)} in it; "
+                f"sampling_params must hold SamplingParams only, got {described(item)} in it; "
                 "write each as SamplingParams(max_tokens=32)"
             )
     if len(sampling_params) != count:
@@ -82,17 +83,18 @@ def _params(sampling_params: Any, default: SamplingParams, count: int) -> Sequen
     return sampling_params
 
 
-def _read_prompt(prompt: Any, tokenizer: AnyTokenizer) -> tuple[str | None, tuple[int, ...]]:
+def read_prompt(prompt: Any, tokenizer: AnyTokenizer) -> tuple[str | None, tuple[int, ...]]:
+    """A prompt's text, if it is one, and its token ids. Raises UsageError for what is none."""
     if isinstance(prompt, Mapping) and "prompt_token_ids" in prompt:
         ids = prompt["prompt_token_ids"]
         if not isinstance(ids, (list, tuple, range)):
             raise UsageError(
-                f"prompt_token_ids must be a list of whole numbers from 0, got {_described(ids)}; write it as [1, 2, 3]"
+                f"prompt_token_ids must be a list of whole numbers from 0, got {described(ids)}; write it as [1, 2, 3]"
             )
         return None, tuple(map(_plain_id, ids))
     text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
     if not isinstance(text, str):
-        raise UsageError(f"{A_PROMPT}, got {_described(prompt)}")
+        raise UsageError(f"{A_PROMPT}, got {described(prompt)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -110,7 +112,7 @@ def _plain_id(value: Any) -> Any:
 
 def _check_message(place: int, message: Any) -> None:
     if not isinstance(message, Mapping):
-        raise UsageError(f"message {place} is {_described(message)}; {A_MESSAGE}")
+        raise UsageError(f"message {place} is {described(message)}; {A_MESSAGE}")
     if not isinstance(message.get("role"), str):
         raise UsageError(f"message {place} has the role {message.get('role')!r:.60}, which is no string; {A_MESSAGE}")
     content = message.get("content")
@@ -119,5 +121,6 @@ def _check_message(place: int, message: Any) -> None:
         raise UsageError(f"message {place} has the content {content!r:.60}, which is no text; {A_MESSAGE}")
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
+    """What a caller gave, in a few words."""
     return f"{type(value).__name__}: {str(value)[:80]}"

@@ -1,12 +1,15 @@
 """One answer being generated: its tokens, its place in the cache, and when it ends."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from windlass.engine.logit_changes import LogitChanges
+from windlass.engine.prompt_scan import PromptScan
+from windlass.engine.reader import Reader
 from windlass.engine.row import RowSpan
 from windlass.engine.sampler import SampledToken, SamplerRow
 from windlass.engine.stopping import StopCheck
+from windlass.engine.token_texts import with_text
 from windlass.facts.completion import CompletionOutput, Logprob
 from windlass.facts.request import Request
 from windlass.model.tokenizer import AnyTokenizer
@@ -19,6 +22,7 @@ class Sequence:
     While a `leader` is set, they are being stored for that one, and this one waits.
 
     With a `tokenizer` the candidates of logprobs are given their text. `bad_words` are runs of ids that may not come.
+    A `scan` takes the log probabilities of the prompt while this one reads it.
     """
 
     number: int
@@ -34,8 +38,9 @@ class Sequence:
     cumulative_logprob: float = 0.0
     tokenizer: AnyTokenizer | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()
+    scan: PromptScan | None = None
     changes: LogitChanges | None = field(init=False, default=None)
-    leader: "Sequence | None" = field(init=False, default=None)
+    leader: Reader | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.request.sampling_params.changes_logits:
@@ -57,6 +62,21 @@ class Sequence:
         return len(self.request.prompt_token_ids) + self.max_tokens - 1
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the answer has a token."""
+        return bool(self.token_ids)
+
+    @property
+    def scans(self) -> bool:
+        """Whether log probabilities of the prompt are still to come."""
+        return self.scan is not None and not self.scan.finished
+
+    @property
+    def shareable(self) -> int:
+        """All but the last, since the next token is drawn from what comes out of it; a scan wants something of each."""
+        return 0 if self.scans else self.length - 1
+
+    @property
     def finished(self) -> bool:
         """Whether the answer has ended."""
         return self.stop.finish is not None
@@ -67,9 +87,14 @@ class Sequence:
         return bool(self.token_ids) and self.tokens_left == 1 and self.leader is None
 
     def next_span(self, most: int) -> RowSpan:
-        """The next `most` or fewer tokens that are due."""
+        """The next `most` or fewer tokens that are due; a scan wants the logits of all, a draw of the last of all."""
         ids = self.ids(self.cached, min(self.cached + most, self.length))
-        return RowSpan(self.number, ids, self.cached, self.length, int(self.cached + len(ids) == self.length))
+        wanted = len(ids) if self.scans else int(self.cached + len(ids) == self.length)
+        return RowSpan(self.number, ids, self.cached, self.length, wanted)
+
+    def draws_after(self, span: RowSpan) -> bool:
+        """Whether the next token is drawn from what comes out of a span."""
+        return span.context + len(span.token_ids) == self.length
 
     def read_again(self) -> None:
         """Forgets keys and values, so that the whole sequence goes through the model once more."""
@@ -114,18 +139,9 @@ class Sequence:
         if self.changes is not None:
             self.changes.take(token.token_id)
         if token.top_logprobs is not None:
-            self.logprobs.append(self._with_text(token.top_logprobs))
+            self.logprobs.append(with_text(token.top_logprobs, self.tokenizer))
             self.cumulative_logprob += token.logprob or 0.0
         self.stop.take(token.token_id)
-
-    def _with_text(self, candidates: Mapping[int, Logprob]) -> dict[int, Logprob]:
-        """Ids that are no whole characters on their own have no text."""
-        if self.tokenizer is None:
-            return dict(candidates)
-        return {
-            token_id: replace(entry, decoded_token=self.tokenizer.text_alone(token_id) or None)
-            for token_id, entry in candidates.items()
-        }
 
     def output(self) -> CompletionOutput:
         """The answer so far."""

@@ -1,6 +1,7 @@
 """The line that answers a batch row, in OpenAI's form: a completion, a chat completion or an error."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import accumulate
 
 from windlass.facts.batch_row import BadRow, BatchRow
@@ -11,6 +12,8 @@ Json = dict[str, object]
 
 def answer(row: BatchRow, output: RequestOutput, model: str, created: int) -> Json:
     """What was generated for `row`. `created` is in seconds since 1970."""
+    if row.body.scores_only:
+        output = replace(output, outputs=tuple(_undrawn(choice) for choice in output.outputs))
     body = _completion_body(row, output) if row.body.messages is None else _chat_body(row, output)
     generated = sum(len(choice.token_ids) for choice in output.outputs)
     body |= {
@@ -37,8 +40,9 @@ def _line(line: int, custom_id: str | None, response: Json | None, error: Json |
 
 
 def _completion_body(row: BatchRow, output: RequestOutput) -> Json:
+    before = row.body.echoed.text if row.body.echoed is not None else ""
     choices = [
-        _choice(row, choice) | {"text": choice.text, "logprobs": _completion_logprobs(choice)}
+        _choice(row, choice) | {"text": before + choice.text, "logprobs": _completion_logprobs(row, output, choice)}
         for choice in output.outputs
     ]
     return {"id": f"cmpl-{row.line:06d}", "object": "text_completion", "choices": choices}
@@ -62,18 +66,32 @@ def _choice(row: BatchRow, choice: CompletionOutput) -> Json:
     return given | {"token_ids": list(choice.token_ids)} if row.body.return_token_ids else given
 
 
-def _completion_logprobs(choice: CompletionOutput) -> Json | None:
+def _undrawn(choice: CompletionOutput) -> CompletionOutput:
+    """Without the token that nobody asked for."""
+    logprobs = None if choice.logprobs is None else ()
+    return replace(choice, text="", token_ids=(), logprobs=logprobs, finish_reason="length", stop_reason=None)
+
+
+def _completion_logprobs(row: BatchRow, output: RequestOutput, choice: CompletionOutput) -> Json | None:
+    """Of the answer's tokens; with echo of the prompt's before them, whose first one has no log probability."""
     if choice.logprobs is None:
         return None
-    chosen = [_decoded(choice.token_ids[i], table) for i, table in enumerate(choice.logprobs)]
+    ids, tables = choice.token_ids, choice.logprobs
+    first: list[str] = []
+    if row.body.echoed is not None and output.prompt_logprobs is not None:
+        first = [row.body.echoed.first_token or f"token_id:{output.prompt_token_ids[0]}"]
+        ids = (*output.prompt_token_ids[1:], *ids)
+        tables = (*(table for table in output.prompt_logprobs if table is not None), *tables)
+    chosen = first + [_decoded(token, table) for token, table in zip(ids, tables, strict=True)]
+    unknown: list[None] = [None] * len(first)
     return {
         "tokens": chosen,
-        "token_logprobs": [table[choice.token_ids[i]].logprob for i, table in enumerate(choice.logprobs)],
+        "token_logprobs": [*unknown, *(table[token].logprob for token, table in zip(ids, tables, strict=True))],
         "top_logprobs": [
-            {_decoded(token, table): table[token].logprob for token in table} for table in choice.logprobs
+            *unknown, *({_decoded(token, table): table[token].logprob for token in table} for table in tables),
         ],
         "text_offset": list(accumulate(map(len, chosen), initial=0))[:-1],
-    }
+    }  # fmt: skip
 
 
 def _chat_logprobs(row: BatchRow, choice: CompletionOutput) -> Json | None:
@@ -82,7 +100,7 @@ def _chat_logprobs(row: BatchRow, choice: CompletionOutput) -> Json | None:
         return None
     content = []
     for token, table in zip(choice.token_ids, choice.logprobs, strict=True):
-        ranked = sorted((entry.rank, other) for other, entry in table.items())
+        ranked = sorted((entry.rank, other) for other, entry in table.items() if entry.rank is not None)
         top = [other for rank, other in ranked if rank <= row.body.top_logprobs]
         content.append(_chat_logprob(token, table) | {"top_logprobs": [_chat_logprob(other, table) for other in top]})
     return {"content": content, "refusal": None}

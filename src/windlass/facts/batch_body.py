@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from windlass.errors import RequestError, UsageError
+from windlass.facts.echo import Echo
 from windlass.facts.json_value import (
     read_boolean,
     read_ids,
@@ -35,6 +36,9 @@ class BatchBody:
     """Exactly one of `prompt`, `prompt_token_ids` and `messages` is set.
 
     `sampling` holds the fields of SamplingParams that the row gives; the rest is the caller's default.
+
+    With `echo` the answer begins with the prompt, which is `echoed` once a tokenizer has seen it. With `scores_only`
+    (max_tokens 0) it is all: a token is drawn, since the pass that reads the prompt gives it, and not shown.
     """
 
     prompt: str | None
@@ -42,6 +46,9 @@ class BatchBody:
     messages: tuple[Mapping[str, str], ...] | None
     sampling: Mapping[str, object]
     return_token_ids: bool = False
+    echo: bool = False
+    scores_only: bool = False
+    echoed: Echo | None = None
 
     @property
     def top_logprobs(self) -> int:
@@ -55,7 +62,13 @@ def parse_body(body: Mapping[str, object], chat: bool) -> BatchBody:
     given = {name: value for name, value in body.items() if value is not None and name not in _LABELS}
     return_token_ids = read_boolean("return_token_ids", given.pop("return_token_ids", False))
     question = given.pop("messages" if chat else "prompt", None)
+    echo = False if chat else read_boolean("echo", given.pop("echo", False))
+    scores_only = echo and type(given.get("max_tokens")) is int and given["max_tokens"] == 0
+    if scores_only:
+        given["max_tokens"] = 1
     sampling = _read_logprobs(given, chat)
+    if echo and "logprobs" in sampling:
+        sampling["prompt_logprobs"] = sampling["logprobs"]
     for name, value in given.items():
         if name in _SAMPLING:
             field, read = _SAMPLING[name]
@@ -67,8 +80,8 @@ def parse_body(body: Mapping[str, object], chat: bool) -> BatchBody:
         return BatchBody(None, None, _read_messages(question), sampling, return_token_ids)
     prompt = _read_prompt(question)
     if isinstance(prompt, str):
-        return BatchBody(prompt, None, None, sampling, return_token_ids)
-    return BatchBody(None, prompt, None, sampling, return_token_ids)
+        return BatchBody(prompt, None, None, sampling, return_token_ids, echo, scores_only)
+    return BatchBody(None, prompt, None, sampling, return_token_ids, echo, scores_only)
 
 
 def _refusal(name: str, value: object) -> str:

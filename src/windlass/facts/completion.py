@@ -10,12 +10,13 @@ FinishReason = Literal["stop", "length"]
 class Logprob:
     """A candidate for one position: natural log of its probability under the raw logits (before temperature).
 
-    `rank` counts from 1, the most likely token of the vocabulary. `decoded_token` is filled by the engine, which
-    has the tokenizer.
+    `rank` counts from 1, the most likely token of the vocabulary; None where it was not counted, which happens only to
+    tokens of a prompt that are not among the likeliest asked for. `decoded_token` is filled by the engine, which has
+    the tokenizer.
     """
 
     logprob: float
-    rank: int
+    rank: int | None
     decoded_token: str | None = None
 
 
@@ -38,10 +39,15 @@ class CompletionOutput:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """A request with its answers so far, `n` of them; `finished` when all have a finish_reason."""
+    """A request with its answers so far, `n` of them; `finished` when all have a finish_reason.
+
+    `prompt_logprobs` is None unless the request asked for it: for each token of the prompt a mapping from token id, of
+    the likeliest ids and its own, and None for the first.
+    """
 
     request_id: str
     prompt: str | None
     prompt_token_ids: tuple[int, ...]
     outputs: tuple[CompletionOutput, ...]
     finished: bool
+    prompt_logprobs: tuple[dict[int, Logprob] | None, ...] | None = None

@@ -23,7 +23,7 @@ MOST_ANSWERS = 16384
 MOST_BIAS = 100.0
 MOST_PENALTY = 2.0
 
-_WHOLE = ("n", "max_tokens", "min_tokens", "top_k", "seed", "logprobs")
+_WHOLE = ("n", "max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs")
 _REAL = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 # Fields that may be written in more than one way, and mean what the properties say.
 _WRITTEN = ("stop", "stop_token_ids", "logit_bias", "allowed_token_ids", "bad_words")
@@ -35,16 +35,17 @@ class SamplingParams:
 
     Numbers may be numpy's or torch's and are kept as Python's. Fields that may be written in several ways stay as they
     were written; `stop_strings`, `stop_ids`, `biases`, `allowed_ids` and `bad_strings` say what they mean. Parameters
-    are equal when they mean the same. What is named from `prompt_logprobs` on does not exist here: such a name is taken
+    are equal when they mean the same. What is named from `best_of` on does not exist here: such a name is taken
     at the value that asks for nothing.
 
     n: answers per prompt. max_tokens: most new tokens (None: to the model's length). min_tokens: no end before these.
     temperature: 0 is greedy. top_p in (0, 1], top_k (0 or -1: off), min_p in [0, 1]: which tokens stay candidates.
     seed: fixes the draws of the request. stop: strings that end an answer, one or several.
     stop_token_ids: ids that end it. ignore_eos: the model's own end ids do not. logprobs: how many alternatives to
-    report beside each token (None: none, 0: the token's own). include_stop_str_in_output: keep the stop string.
-    repetition_penalty: above 1 makes tokens of prompt and answer less likely. presence_penalty, frequency_penalty:
-    taken off the logits of the answer's tokens, once or for each time. logit_bias: added to the logits of ids.
+    report beside each token (None: none, 0: the token's own). prompt_logprobs: the same for the prompt's tokens.
+    include_stop_str_in_output: keep the stop string. repetition_penalty: above 1 makes tokens of prompt and answer less
+    likely. presence_penalty, frequency_penalty: taken off the logits of the answer's tokens, once or for each time.
+    logit_bias: added to the logits of ids.
     allowed_token_ids: only these may come. bad_words: texts whose own tokens may not come in a row.
     """
 
@@ -60,6 +61,7 @@ class SamplingParams:
     stop_token_ids: Sequence[int] | None = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     repetition_penalty: float = 1.0
@@ -68,7 +70,6 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
-    prompt_logprobs: InitVar[object] = None
     best_of: InitVar[object] = None
     use_beam_search: InitVar[object] = None
     length_penalty: InitVar[object] = None
@@ -184,8 +185,9 @@ class SamplingParams:
                     f"min_tokens is {self.min_tokens}, above max_tokens = {self.max_tokens}; "
                     f"lower min_tokens or raise max_tokens"
                 )
-        if self.logprobs is not None:
-            require_whole("logprobs", self.logprobs, least=0)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                require_whole(name, getattr(self, name), least=0)
         if self.seed is not None:
             require_whole("seed", self.seed, least=None)
 

@@ -6,7 +6,6 @@ from windlass.errors import UsageError
 
 # Name -> the values at which it asks for nothing, and the next step for any other. In the order of SamplingParams.
 _FOREIGN: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "prompt_logprobs": ((None,), "leave it out; logprobs reports on the tokens of the answer"),
     "best_of": ((None, 1), "ask for all of them with n, and choose by cumulative_logprob with logprobs=0"),
     "use_beam_search": ((None, False), "leave it out; temperature=0 takes the likeliest token at each step"),
     "length_penalty": ((None, 1), "leave it out; it belongs to beam search"),

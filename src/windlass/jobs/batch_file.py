@@ -11,6 +11,7 @@ from windlass.facts.batch_answer import answer, refusal
 from windlass.facts.batch_row import BadRow, BatchRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.completion import RequestOutput
+from windlass.facts.echo import Echo
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.answer_file import AnswerFile
@@ -49,7 +50,8 @@ def workload(asked: Sequence[Asked], max_model_len: int) -> Workload | None:
         return None
     longest = max(len(item.prompt_token_ids) for item in good)
     gen_len = max(item.params.max_tokens or max_model_len - len(item.prompt_token_ids) for item in good)
-    return Workload(sum(item.params.n for item in good), longest, min(gen_len, max_model_len - longest))
+    scored = any(item.params.prompt_logprobs is not None for item in good)
+    return Workload(sum(item.params.n for item in good), longest, min(gen_len, max_model_len - longest), scored=scored)
 
 
 def answer_questions(llm: LLM, model: str, asked: Sequence[Asked], answers: AnswerFile) -> BatchSummary:
@@ -77,6 +79,7 @@ def question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
     """A row ready for the engine, or a bad row that says why this model cannot answer it."""
     try:
         tokens = _prompt_token_ids(llm, row)
+        row = _echoing(llm, row, tokens)
         sampling: dict[str, Any] = dict(row.body.sampling)  # checked when the row was read
         params = replace(defaults, **sampling)
         llm.check(params)
@@ -86,6 +89,17 @@ def question(llm: LLM, row: BatchRow, defaults: SamplingParams) -> Asked:
         return Question(row, tokens, replace(params, max_tokens=limit - len(tokens)) if cut else params, cut)
     except UsageError as error:
         return BadRow(row.line, row.custom_id, str(error))
+
+
+def _echoing(llm: LLM, row: BatchRow, tokens: tuple[int, ...]) -> BatchRow:
+    """The row with the text of its prompt, where its answer repeats that."""
+    if not row.body.echo or not tokens:
+        return row
+    text = row.body.prompt
+    if text is None:
+        text = llm.tokenizer.decode(tokens, skip_special_tokens=False)
+    echo = Echo(text, llm.tokenizer.text_alone(tokens[0]) or None)
+    return replace(row, body=replace(row.body, echoed=echo))
 
 
 def _prompt_token_ids(llm: LLM, row: BatchRow) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ class PreparedText:
         """Scores every window of the text; `name` is what the model is called."""
         before = self.llm.report
         asked = [{"prompt_token_ids": prompt} for prompt in self.prompts]
-        scores = self.llm.score(asked, [window.first for window in self.windows])
+        scores = self.llm.score(asked, first=[window.first for window in self.windows])
         after, every = self.llm.report, [token for prompt in self.prompts for token in prompt]
         return Perplexity(
             model=name,

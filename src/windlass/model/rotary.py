@@ -93,6 +93,7 @@ class RotaryStandIn(nn.Module):
     def __init__(self, real: nn.Module) -> None:
         super().__init__()
         self.__dict__["real"] = real
+        self.length_dependent: bool
         self.__dict__["length_dependent"] = _length_dependent(real)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,0 +1,56 @@
+"""Rows of a batch that ask for `echo`: the prompt comes back with its log probabilities, transformers' own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from checkpoints import byte_llama
+from windlass.engine.llm import LLM
+from windlass.facts.batch_row import parse_rows
+from windlass.jobs.answer_file import AnswerFile
+from windlass.jobs.batch_file import answer_questions, questions, workload
+
+TEXT = "Once upon a time"
+
+
+def answered(folder: str, out: Path, *bodies: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first choice of each body's answer."""
+    rows = parse_rows([json.dumps({"url": "/v1/completions", "body": body}).encode() for body in bodies])
+    with LLM(folder, unproven=True) as llm, AnswerFile(str(out)) as answers:
+        asked = questions(llm, rows, llm.default_sampling_params)
+        planned = workload(asked, llm.opened.facts.max_model_len)
+        assert planned is not None and planned.scored
+        plan = llm.prepare(planned)
+        answer_questions(llm, "m", asked, answers)
+        assert llm.plan is plan, "the model was loaded for this"
+    return [json.loads(line)["response"]["body"]["choices"][0] for line in out.read_text().splitlines()]
+
+
+def test_scores_of_a_prompt_as_text_and_as_ids_with_and_without_an_answer(tmp_path: Path) -> None:
+    folder = byte_llama(tmp_path / "model")
+    asked = {"prompt": TEXT, "echo": True, "logprobs": 2, "temperature": 0}
+    with LLM(folder, unproven=True) as llm:
+        ids = llm.tokenizer.encode(TEXT)
+    scores, both, from_ids = answered(
+        folder, tmp_path / "out.jsonl",
+        asked | {"max_tokens": 0}, asked | {"max_tokens": 3}, asked | {"max_tokens": 0, "prompt": ids},
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.inference_mode():
+        table = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    wanted = table[:-1].gather(1, torch.tensor(ids)[1:, None])[:, 0].tolist()
+    assert scores["text"] == TEXT and scores["finish_reason"] == "length"
+    logprobs = scores["logprobs"]
+    assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None
+    assert logprobs["token_logprobs"][1:] == pytest.approx(wanted, abs=1e-4)
+    best = [max(top.values()) for top in logprobs["top_logprobs"][1:]]
+    assert best == pytest.approx(table[:-1].max(-1).values.tolist(), abs=1e-4)
+    assert logprobs["tokens"] == [f"token_id:{token}" for token in ids], "bytes have no text on their own"
+    assert from_ids["logprobs"] == logprobs and from_ids["text"].endswith(TEXT)
+    assert both["text"].startswith(TEXT)
+    assert both["logprobs"]["token_logprobs"][: len(ids)] == logprobs["token_logprobs"]
+    assert len(both["logprobs"]["tokens"]) == len(ids) + 3
