@@ -38,7 +38,10 @@ class Feed:
         prompt_len = max(before.prompt_len, needed.prompt_len)
         gen_len = min(max(before.gen_len, needed.gen_len), self._limit - prompt_len)
         lens = (before.reserved_lens + needed.reserved_lens)[-KNOWN_LENS:]
-        return Workload(max(before.num_prompts, needed.num_prompts), prompt_len, gen_len, reserved_lens=lens)
+        scored = before.scored or needed.scored
+        return Workload(
+            max(before.num_prompts, needed.num_prompts), prompt_len, gen_len, scored=scored, reserved_lens=lens
+        )
 
     def within(self, workload: Workload) -> Iterator[Ask]:
         """Questions up to the first window that needs more room than the workload has."""
@@ -54,6 +57,8 @@ class Feed:
 
     def _holds(self, workload: Workload, needed: Workload) -> bool:
         """Whether a model that was loaded for one has room for the other; at its full length it has for all."""
+        if needed.scored and not workload.scored:
+            return False
         full = workload.prompt_len + workload.gen_len >= self._limit
         return needed.prompt_len <= workload.prompt_len and (full or needed.gen_len <= workload.gen_len)
 
@@ -69,4 +74,5 @@ def workload_of(asks: Sequence[Ask], max_model_len: int) -> Workload:
     most = [min(prompt + answer, max_model_len) - 1 for prompt, answer in zip(prompts, answers, strict=True)]
     lens = tuple(length for length, each in zip(most, params, strict=True) for _ in range(each.n))
     gen_len = min(max(answers), max_model_len - max(prompts))
-    return Workload(len(lens), max(prompts), gen_len, reserved_lens=lens)
+    scored = any(each.prompt_logprobs is not None for each in params)
+    return Workload(len(lens), max(prompts), gen_len, scored=scored, reserved_lens=lens)
