@@ -35,6 +35,8 @@ class Feed:
         needed = replace(needed, num_prompts=max(needed.num_prompts, self._total or 0))
         if before is None:
             return needed
+        if self._holds(before, needed) and needed.num_prompts <= before.num_prompts:
+            return before
         prompt_len = max(before.prompt_len, needed.prompt_len)
         gen_len = min(max(before.gen_len, needed.gen_len), self._limit - prompt_len)
         lens = (before.reserved_lens + needed.reserved_lens)[-KNOWN_LENS:]
