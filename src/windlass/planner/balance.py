@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
-from windlass.planner.job_passes import pages_each
+from windlass.planner.job_rows import pages_each
 from windlass.planner.layer_work import SliceWork
 from windlass.planner.pace import Pace
 
