@@ -24,7 +24,9 @@ from windlass.facts.piece import round_up
 from windlass.facts.plan import Plan
 from windlass.facts.time_span import TimeSpan
 from windlass.facts.weight_group import WeightGroup
+from windlass.facts.work_done import WorkDone
 from windlass.facts.workload import Workload
+from windlass.planner.done_passes import done_passes
 from windlass.planner.job_passes import PassShape, first_passes, job_passes
 from windlass.planner.layer_work import SliceWork, slice_works
 from windlass.planner.micro_batch import Alike, Costs
@@ -46,6 +48,13 @@ def forecast(model: ModelFacts, plan: Plan, machine: Machine, workload: Workload
     # The first token of each sequence comes with its prompt.
     drawn = max(0, round(workload.generated_tokens) - workload.num_prompts)
     return Forecast(run.load_seconds(), prefill.told(passes.read), decode.told(drawn))
+
+
+def forecast_of(model: ModelFacts, plan: Plan, machine: Machine, done: WorkDone) -> Forecast:
+    """What the passes that a call has made should have taken, loading included. Raises as `forecast`."""
+    run = Run(model, plan, machine, done.workload)
+    prefill, decode = run.phases(done_passes(plan, done))
+    return Forecast(run.load_seconds(), prefill.told(done.read_tokens), decode.told(done.drawn_tokens))
 
 
 def timeline(

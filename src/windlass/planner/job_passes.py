@@ -113,6 +113,15 @@ class Passes:
             mine * self.sequences + its * other.sequences,
         )
 
+    def shape(self, drawn: int | None, pages: float, own: float, shared: float) -> PassShape:
+        """One of them, in whole rows: `drawn` of them want logits, all for None."""
+        decoding = max(1, round(self.decoding)) if self.decoding else 0
+        reading = max(1, round(self.reading)) if self.reading else 0
+        context = self.context / self.decoding if decoding else 0.0
+        head_rows = decoding + reading if drawn is None else drawn
+        sequences = max(1, round(self.sequences))
+        return PassShape(decoding, reading, context, head_rows, sequences, pages, max(1.0, own), shared)
+
 
 def _whole_job(stretches: Iterable[Stretch], rows: JobRows) -> list[Passes]:
     """The passes that were walked, those that repeat as often as the job's tokens want."""
@@ -169,15 +178,5 @@ def _joined(passes: Sequence[Passes], most: int) -> list[Passes]:
 
 
 def _shape(passes: Passes, rows: JobRows, workload: Workload) -> PassShape:
-    decoding = max(1, round(passes.decoding)) if passes.decoding else 0
-    reading = max(1, round(passes.reading)) if passes.reading else 0
-    return PassShape(
-        decoding,
-        reading,
-        passes.context / passes.decoding if decoding else 0.0,
-        decoding + reading if workload.scored else round(passes.drawn),
-        max(1, round(passes.sequences)),
-        rows.mean_pages,
-        rows.mean_own,
-        rows.mean_shared,
-    )
+    drawn = None if workload.scored else round(passes.drawn)
+    return passes.shape(drawn, rows.mean_pages, rows.mean_own, rows.mean_shared)
