@@ -10,12 +10,14 @@ NAMES = (
     "resident",
     "tiers",
     "forecast",
+    "job_forecast",
     "flexgen_published",
     "packed",
     "packed_products",
     "quantize",
     "quality",
     "cuda_products",
+    "continuous",
 )
 
 

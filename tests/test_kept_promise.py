@@ -94,7 +94,9 @@ def test_what_was_not_forecast_has_no_ratio() -> None:
 def plain(done: WorkDone) -> Forecast:
     """A machine that takes 10 ms a prompt token and 2 s a pass that decodes."""
     read, passes = done.read_tokens, sum(each.passes for each in done.passes if each.drawn)
-    prefill = PhaseForecast(read, sum(each.passes for each in done.passes) - passes, read * 0.01, {"compute": read * 0.01})
+    prefill = PhaseForecast(
+        read, sum(each.passes for each in done.passes) - passes, read * 0.01, {"compute": read * 0.01}
+    )
     return Forecast(1.0, prefill, PhaseForecast(done.drawn_tokens, passes, passes * 2.0, {"disk": passes}))
 
 

@@ -281,10 +281,10 @@ class LLM:
         if not groups:
             return iter(())
         prompt_len = max(len(request.prompt_token_ids) for request in requests)
-        longest = max(answers[0].most_tokens for answers in groups)
-        count = sum(map(len, groups))
+        lens = tuple(answer.most_tokens for answers in groups for answer in answers)
         most = sum(answer.max_tokens - 1 for answers in groups for answer in answers)
-        return self._outputs(groups, Workload(count, prompt_len, longest - prompt_len + 1), stream, None, most)
+        workload = Workload(len(lens), prompt_len, max(lens) - prompt_len + 1, reserved_lens=lens)
+        return self._outputs(groups, workload, stream, None, most)
 
     def _outputs(
         self,

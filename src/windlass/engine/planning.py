@@ -77,9 +77,9 @@ def still_suits(plan: Plan, before: Workload, workload: Workload) -> bool:
     """Whether a plan made for other work holds this: the longest sequence fits, and the block is not far too small."""
     if workload.scored != before.scored:
         return False
-    pages_each = -(-workload.tokens_per_sequence // plan.page_tokens)
-    at_once = plan.num_pages // pages_each
-    grown = (
-        workload.num_prompts > 2 * before.num_prompts or pages_each * plan.page_tokens > 2 * before.tokens_per_sequence
-    )
-    return at_once >= min(workload.num_prompts, plan.block_size) or (at_once >= 1 and not grown)
+    at_once = min(workload.num_prompts, plan.block_size)
+    if workload.pages(at_once, plan.page_tokens) <= plan.num_pages:
+        return True
+    longest = workload.pages(1, plan.page_tokens)
+    grown = workload.num_prompts > 2 * before.num_prompts or longest * plan.page_tokens > 2 * before.tokens_per_sequence
+    return longest <= plan.num_pages and not grown

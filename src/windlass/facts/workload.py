@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+UNEVEN = 1.15
+"""A block of some sequences may hold longer ones than the mean of all, by so much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -12,8 +15,9 @@ class Workload:
     `prompt_len`; `gen_lens` those of the answers, none over `gen_len`; `shared_lens` how many tokens of a prompt an
     earlier one begins with too, which need not be read again (the whole prompt, where it is another answer to the same
     one). `mean_gen_len` is how long answers become on average where some end before `gen_len` and `gen_lens` is empty.
-    Memory is divided for the most, time is forecast for what is expected. With `scored` the logits of every token of
-    the prompts are wanted, not those of the last alone.
+    Memory is divided for the most, time is forecast for what is expected. `reserved_lens` are the tokens that each
+    sequence may come to: a block of unequal ones then gets the pages that so many of them take. With `scored` the
+    logits of every token of the prompts are wanted, not those of the last alone.
     """
 
     num_prompts: int = 1
@@ -22,6 +26,7 @@ class Workload:
     prompt_lens: tuple[int, ...] = ()
     mean_gen_len: float | None = None
     scored: bool = False
+    reserved_lens: tuple[int, ...] = ()
     gen_lens: tuple[int, ...] = ()
     shared_lens: tuple[int, ...] = ()
 
@@ -29,6 +34,21 @@ class Workload:
     def tokens_per_sequence(self) -> int:
         """Keys and values a sequence may need. The last token generated is never fed back."""
         return self.prompt_len + max(self.gen_len, 1) - 1
+
+    def pages(self, sequences: int, page_tokens: int) -> int:
+        """Pages of keys and values for so many sequences at a time.
+
+        Each takes as many as the longest, unless their lengths are known: then all together take their sum, and some of
+        them as many as the mean says and a little more, for at least the longest. Who finds no page waits.
+        """
+        longest = -(-self.tokens_per_sequence // page_tokens)
+        if not self.reserved_lens:
+            return sequences * longest
+        each = sorted((-(-length // page_tokens) for length in self.reserved_lens), reverse=True)
+        if sequences < len(each):
+            expected = math.ceil(sequences * sum(each) / len(each) * UNEVEN)
+            return max(longest, min(sum(each[:sequences]), expected))
+        return max(longest, sum(each) + (sequences - len(each)) * longest)
 
     @property
     def mean_prompt_len(self) -> float:

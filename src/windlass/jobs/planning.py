@@ -153,7 +153,10 @@ def workload_of(path: str, folder: str | None, most_tokens: int) -> tuple[Worklo
         generated += [wanted if isinstance(wanted, int) else most_tokens] * copies
     each = () if len(set(generated)) == 1 else tuple(generated)
     alike = tuple(shared) if any(shared) else ()
-    work = Workload(len(lens), max(lens), max(generated), tuple(lens), gen_lens=each, shared_lens=alike)
+    most = tuple(length + more - 1 for length, more in zip(lens, generated, strict=True))
+    work = Workload(
+        len(lens), max(lens), max(generated), tuple(lens), gen_lens=each, shared_lens=alike, reserved_lens=most
+    )
     return work, len(all_rows) - len(rows)
 
 

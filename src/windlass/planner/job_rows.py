@@ -51,14 +51,10 @@ class JobRows(NamedTuple):
     mean_pages: float
 
 
-def pages_each(plan: Plan, workload: Workload) -> int:
-    """Pages that a sequence reserves when it enters."""
-    return -(-workload.tokens_per_sequence // plan.page_tokens)
-
-
 def rows_of(plan: Plan, workload: Workload) -> JobRows:
     """The rows of a job for a plan."""
-    places = max(1, min(plan.block_size, workload.num_prompts, plan.num_pages // pages_each(plan, workload)))
+    pages = _table(workload, plan.page_tokens)[3].mean()
+    places = max(1, min(plan.block_size, workload.num_prompts, int(plan.num_pages / max(1.0, pages))))
     return _walked(workload, plan.page_tokens, places)
 
 
@@ -92,7 +88,7 @@ def _sample_size(number: int, places: int, together: int) -> int:
 def _table(workload: Workload, page_tokens: int) -> Table:
     """One column a row, or a single one where all are alike."""
     number = workload.num_prompts
-    known = workload.prompt_lens, workload.gen_lens, workload.shared_lens
+    known = workload.prompt_lens, workload.gen_lens, workload.shared_lens, workload.reserved_lens
     columns = number if any(known) or workload.answer_len(0.0) != workload.answer_len(1.0) else 1
     prompt = np.array(workload.prompt_lens or (max(1, workload.prompt_len),) * columns, np.int64)
     shared = np.array(workload.shared_lens or (0,) * columns, np.int64)
@@ -101,7 +97,8 @@ def _table(workload: Workload, page_tokens: int) -> Table:
     # The last token goes through the model in any case, but for further answers to the same prompt.
     whole = np.minimum(shared, prompt - 1) // page_tokens * page_tokens
     whole = np.where(shared >= prompt, prompt - 1, whole)
-    reserved = -(-(prompt + most - 1) // page_tokens)
+    stored = np.array(workload.reserved_lens, np.int64) if workload.reserved_lens else prompt + most - 1
+    reserved = -(-stored // page_tokens)
     return np.stack([prompt - whole, whole, np.maximum(answer, 1), reserved - whole // page_tokens])
 
 

@@ -125,7 +125,7 @@ def _with_block(model: ModelFacts, workload: Workload, demands: Demands, block: 
 
 def pages_of(workload: Workload, demands: Demands, block: int) -> int:
     """Pages that hold a block."""
-    return block * -(-workload.tokens_per_sequence // demands.page_tokens)
+    return workload.pages(block, demands.page_tokens)
 
 
 def _room_for_cache(plan: Plan) -> int:
