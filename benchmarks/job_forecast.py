@@ -3,7 +3,8 @@
 Run: python -m benchmarks job_forecast MODEL_FOLDER [--only streamed resident shared] [--rows 96]
 
 The model and the rows are those of `python -m benchmarks continuous`: 16 to 512 tokens in, 4 to 256 out; `shared` has
-the same 1,000 tokens before questions of 64, with 64 out. The disk is measured right before, and the plan is priced with it.
+the same 1,000 tokens before questions of 64, with 64 out. The disk is measured right before each run, and the plan is
+priced with it.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def tell(model: Path, case: str, count: int, folder: Path) -> float:
     """A row of the table -> seconds measured over those forecast, loading aside."""
     rows = shared_rows(count) if case == "shared" else mixed_rows(count)
     asked, plan = written(rows, folder / "rows.jsonl"), folder / "plan.json"
-    rate = f"{best_disk_rate(model):.0f}"
+    rate = f"{best_disk_rate(model) / 1e9:.3f}GB/s"
     told = windlass(
         "plan", model, "-i", asked, "--host-memory", MEMORY[case], "-o", plan, "--disk-rate", rate, "--device", "cpu"
     )
