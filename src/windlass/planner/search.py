@@ -53,7 +53,7 @@ class Effort:
     blocks: int
 
 
-THOROUGH, QUICK = Effort(48, 10), Effort(12, 4)
+THOROUGH, QUICK = Effort(64, 10), Effort(12, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +258,11 @@ def _neighbours(tried: _Tried, choice: Choice) -> Iterator[Choice]:
         if demands.host_budget is not None and choice.block >= 8:
             yield replace(choice, decode_rows=rows)
     for size in _next_to(choice.block, _blocks(demands, tried.workload)):
-        for device, host in _places(tried, size, choice.width):
-            yield replace(choice, block=size, device=device, host=host, decode_rows=None)
+        # Narrower micro-batches may be what a larger block has room beside.
+        narrower = [] if demands.width_fixed or size < choice.block else _next_to(choice.width, WIDTHS)[-1:]
+        for width in (choice.width, *(width for width in narrower if width < choice.width)):
+            for device, host in _places(tried, size, width):
+                yield replace(choice, block=size, width=width, device=device, host=host, decode_rows=None)
     if not demands.width_fixed:
         yield from (replace(choice, width=width) for width in _next_to(choice.width, WIDTHS))
     yield from (replace(choice, ring_slices=size) for size in _next_to(choice.ring_slices, RINGS))
