@@ -10,6 +10,7 @@ NAMES = (
     "resident",
     "tiers",
     "forecast",
+    "job_forecast",
     "flexgen_published",
     "packed",
     "packed_products",

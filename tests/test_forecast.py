@@ -22,7 +22,7 @@ from windlass.facts.rate_curve import RateCurve
 from windlass.facts.time_span import TimeSpan
 from windlass.facts.workload import Workload
 from windlass.planner.cost import Run, forecast, timeline
-from windlass.planner.job_passes import blocks_of
+from windlass.planner.job_passes import job_passes
 from windlass.planner.pipeline import Pipeline
 from windlass.planner.search import search
 from windlass.planner.timeline import chrome_trace, passes, slice_name
@@ -61,8 +61,7 @@ def walked(facts: ModelFacts, plan: Plan, machine: Machine, record: bool = True)
     """Two blocks' worth of prompts and a few decode passes."""
     run = Run(facts, plan, machine, WORK)
     pipeline = Pipeline(plan, run.pace, record)
-    block = blocks_of(plan, WORK)[0]
-    for shape in [shape for shape, _ in block.prefill] + [shape for shape, _ in block.decode]:
+    for shape, _ in job_passes(plan, WORK).shapes:
         pipeline.run_pass(run.work(shape))
     return pipeline
 
@@ -250,7 +249,7 @@ def test_experts_nobody_wants_are_not_read() -> None:
     # One row wants two of eight experts in each layer, forty want all.
     for block, wanted in ((1, 2), (40, 8)):
         pages = block * plan.num_pages
-        of_block = replace(plan, block_size=block, num_pages=pages)
+        of_block = replace(plan, block_size=block, num_pages=pages, pass_tokens=block * WORK.prompt_len)
         told = forecast(facts, of_block, laptop(disk=100e6), replace(WORK, num_prompts=block)).decode
         expected = plan.disk_bytes + facts.num_layers * wanted * expert
         assert told.lanes["disk"] / told.passes * 100e6 == pytest.approx(expected, rel=0.02)

@@ -13,7 +13,7 @@ from gguf_models import write_gguf
 from test_gguf_tokenizer import write_stories
 from windlass.cli.main import app
 from windlass.facts.batch_row import BatchRow
-from windlass.jobs.prompt_lengths import prompt_length
+from windlass.jobs.prompt_lengths import prompt_lengths
 from windlass.jobs.question_file import read_rows
 
 PROMPT = "Once upon a time, there was a"
@@ -63,7 +63,8 @@ def test_plan_counts_prompts_by_the_tokenizer_in_the_file(stories: Path, tmp_pat
     file = stories.with_name("model.gguf")
     found = json.loads(said("plan", file, "-i", rows, "--machine", "rtx3090", "--host-memory", "8GiB", "--json"))
     (row,) = [row for row in read_rows(str(rows)) if isinstance(row, BatchRow)]
-    assert prompt_length([row], str(file)) == prompt_length([row], str(stories)) == [found["workload"]["prompt_len"]]
+    counted = prompt_lengths([row], str(file))
+    assert counted == prompt_lengths([row], str(stories)) and counted.lens == (found["workload"]["prompt_len"],)
 
 
 def test_a_file_without_a_prompt_is_a_model(stories: Path) -> None:

@@ -23,8 +23,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.run_log import RunLog
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
-from windlass.facts.work_done import WorkDone, forecast_of, together
-from windlass.facts.workload import Workload
+from windlass.facts.work_done import PassesDone, WorkDone, together
 from windlass.settings import cache_folder
 
 PREFILL = PhaseForecast(1000, 1, 10.0, {"disk": 4.0, "compute": 10.0})
@@ -92,36 +91,13 @@ def test_what_was_not_forecast_has_no_ratio() -> None:
     assert promise.lines()
 
 
-def equal_rows(workload: Workload) -> Forecast:
-    """A machine that takes 10 ms a prompt token and 2 s a pass, one block whatever the number."""
-    tokens, passes = workload.num_prompts * workload.prompt_len, workload.gen_len - 1
-    prefill = PhaseForecast(tokens, 1, tokens * 0.01, {"compute": tokens * 0.01})
-    return Forecast(1.0, prefill, PhaseForecast(passes * workload.num_prompts, passes, passes * 2.0, {"disk": passes}))
-
-
-def test_the_forecast_is_of_the_work_that_was_done() -> None:
-    """Of sequences of 2 to 8 tokens it is the longest that says how many passes there are."""
-    done = WorkDone(4, 4, 100, 5, prefill_tokens=390, prefill_passes=2, decode_tokens=16, decode_passes=7)
-    found = forecast_of(done, equal_rows)
-    assert found.prefill == PhaseForecast(390, 2, pytest.approx(3.9), {"compute": pytest.approx(3.9)})
-    assert found.decode == PhaseForecast(16, 7, pytest.approx(14.0), {"disk": pytest.approx(7.0)})
-
-
-def test_answers_that_share_a_prompt_are_forecast_to_read_it_once() -> None:
-    done = WorkDone(2, 6, 100, 5, prefill_tokens=200, prefill_passes=1, decode_tokens=24, decode_passes=4)
-    asked = []
-
-    def forecast(workload: Workload) -> Forecast:
-        asked.append(workload.num_prompts)
-        return equal_rows(workload)
-
-    assert forecast_of(done, forecast).prefill.seconds == pytest.approx(2.0)
-    assert asked == [6, 2]
-
-
-def test_a_first_token_alone_has_no_decode_to_forecast() -> None:
-    done = WorkDone(1, 1, 100, 1, prefill_tokens=100, prefill_passes=1, decode_tokens=0, decode_passes=0)
-    assert forecast_of(done, equal_rows).decode.seconds == 0.0
+def plain(done: WorkDone) -> Forecast:
+    """A machine that takes 10 ms a prompt token and 2 s a pass that decodes."""
+    read, passes = done.read_tokens, sum(each.passes for each in done.passes if each.drawn)
+    prefill = PhaseForecast(
+        read, sum(each.passes for each in done.passes) - passes, read * 0.01, {"compute": read * 0.01}
+    )
+    return Forecast(1.0, prefill, PhaseForecast(done.drawn_tokens, passes, passes * 2.0, {"disk": passes}))
 
 
 def test_calls_add_up_and_load_once() -> None:
@@ -143,12 +119,12 @@ class TestEngine:
     def test_a_run_is_forecast_for_what_it_did_and_kept(self, folder: Path) -> None:
         prompts = [{"prompt_token_ids": prompt} for prompt in random_prompts(5, 9, 7)]
         lengths = [SamplingParams(max_tokens=n, temperature=0.0, ignore_eos=True) for n in (3, 6, 4)]
-        asked: list[Workload] = []
+        asked: list[WorkDone] = []
 
-        def forecast(model: ModelFacts, plan: Plan, machine: Machine, workload: Workload) -> Forecast:
+        def forecast(model: ModelFacts, plan: Plan, machine: Machine, done: WorkDone) -> Forecast:
             assert (model.model_type, machine) == ("llama", MACHINE)
-            asked.append(workload)
-            return equal_rows(workload)
+            asked.append(done)
+            return plain(done)
 
         before = len(RunLog(cache_folder()).last())
         with LLM(folder) as llm:
@@ -157,7 +133,11 @@ class TestEngine:
             first = llm.report
             llm.generate(prompts[:1], lengths[0])
             second = llm.report
-        assert asked == [Workload(3, 7, 5), Workload(1, 5, 3)], "the mean of what each became"
+        assert asked == [
+            # Prompts of 5, 9 and 7 tokens, answers of 3, 6 and 4: two passes of three rows, one of two and two of one.
+            WorkDone(3, 3, 7, 5, (PassesDone(1, 21, 0), PassesDone(3, 0, 8), PassesDone(2, 0, 2))),
+            WorkDone(1, 1, 5, 3, (PassesDone(1, 5, 0), PassesDone(2, 0, 2))),
+        ]
         for report in (first, second):
             assert report.forecast is not None
             for forecast_, tokens, passes in (
@@ -174,7 +154,7 @@ class TestEngine:
     def test_a_stream_that_was_left_is_forecast_as_far_as_it_came(self, folder: Path) -> None:
         params = SamplingParams(max_tokens=50, temperature=0.0, ignore_eos=True)
         with LLM(folder) as llm:
-            llm.foresee(Foresight(MACHINE, lambda *asked: equal_rows(asked[-1])))
+            llm.foresee(Foresight(MACHINE, lambda *asked: plain(asked[-1])))
             answers = llm.stream([{"prompt_token_ids": [1, 2, 3]}], params)
             for _ in range(4):
                 next(answers)
@@ -188,7 +168,7 @@ class TestEngine:
     ) -> None:
         (tmp_path / "runs").write_text("in the way")
         with LLM(folder) as llm:
-            llm.foresee(Foresight(MACHINE, lambda *asked: equal_rows(asked[-1])))
+            llm.foresee(Foresight(MACHINE, lambda *asked: plain(asked[-1])))
             llm.generate([{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=2))
             monkeypatch.setenv("WINDLASS_CACHE", str(tmp_path))
         assert [record.message for record in caplog.records if "the run was not kept" in record.message]

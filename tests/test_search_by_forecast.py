@@ -142,3 +142,15 @@ def test_the_cheapest_of_those_that_are_done_in_time() -> None:
     assert patient is not None and patient.plan.memory.spare > found.best.plan.memory.spare
     assert cheapest(found, 0.0) is None
     assert cheapest(found, found.best.forecast.seconds) is not None
+
+
+def test_a_larger_block_with_other_places_for_its_keys_and_values_is_found() -> None:
+    """Blocks of every size that shares the prompts out evenly, each set by hand, are no better than the search's."""
+    needs, machine, work = beside_host(230 * MIB, 300 * MIB), workstation(), replace(WORK, num_prompts=64)
+    found = explore(MODEL, work, needs, machine).best.forecast.seconds
+    for block in (11, 16, 22, 32, 64):
+        try:
+            by_hand = explore(MODEL, work, replace(needs, block_size=block), machine).best.forecast.seconds
+        except BudgetError:
+            continue
+        assert found <= 1.02 * by_hand, f"a block of {block}"

@@ -12,10 +12,9 @@ from windlass.facts.machine_store import kept_machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.run_log import RunLog
-from windlass.facts.work_done import WorkDone, forecast_of
-from windlass.facts.workload import Workload
+from windlass.facts.work_done import WorkDone
 from windlass.planner.correction import corrected
-from windlass.planner.cost import forecast
+from windlass.planner.cost import forecast_of
 from windlass.settings import cache_folder
 
 
@@ -24,11 +23,11 @@ class Foresight:
     """`forecast` is asked with `machine`, whose name and corrections are kept with the run."""
 
     machine: Machine
-    forecast: Callable[[ModelFacts, Plan, Machine, Workload], Forecast]
+    forecast: Callable[[ModelFacts, Plan, Machine, WorkDone], Forecast]
 
     def of(self, done: WorkDone, model: ModelFacts, plan: Plan) -> Forecast:
         """The forecast of work that has been done."""
-        return forecast_of(done, lambda workload: self.forecast(model, plan, self.machine, workload))
+        return self.forecast(model, plan, self.machine, done)
 
 
 def known_foresight(folder: Path, target: Target) -> Foresight | None:
@@ -43,4 +42,4 @@ def known_foresight(folder: Path, target: Target) -> Foresight | None:
         machine = replace(machine, name=f"a simulated device on {machine.name}", device=machine.host, link=link)
     if machine is None or machine.disk.rate <= 0 or (target.beside_host and machine.device is None):
         return None
-    return Foresight(corrected(machine, RunLog(cache_folder()).last()), forecast)
+    return Foresight(corrected(machine, RunLog(cache_folder()).last()), forecast_of)

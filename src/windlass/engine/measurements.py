@@ -12,7 +12,7 @@ from windlass.facts.forecast import Forecast
 from windlass.facts.lane import LANES
 from windlass.facts.progress import Progress
 from windlass.facts.run_report import RunReport
-from windlass.facts.work_done import WorkDone, together
+from windlass.facts.work_done import PassesDone, WorkDone, together
 from windlass.memory.process_memory import peak_resident_bytes, resident_bytes
 
 # Progress is told at most this often (seconds), so that a fast model does not drown in events; ends of phases always.
@@ -27,7 +27,7 @@ class Measurements:
     def __init__(self, engine: Engine, on_progress: OnProgress | None, foresight: Foresight | None = None) -> None:
         self.engine, self.on_progress, self.foresight = engine, on_progress, foresight
         self._forecast: Forecast | None = None
-        self._counts_before: dict[str, int] | None = None
+        self._call: dict[tuple[int, int], PassesDone] | None = None
         self.seconds = {"prefill": 0.0, "decode": 0.0}
         self.tokens = {"prefill": 0, "decode": 0}
         self.passes = {"prefill": 0, "decode": 0}
@@ -43,30 +43,27 @@ class Measurements:
 
     def begin_call(self) -> None:
         """A call begins; what it does is forecast when it is over."""
-        self._counts_before = self._counts()
+        self._call = {}
 
     def end_call(self, tally: Tally) -> None:
         """The call is over, or was left; what was done of it is what is forecast."""
         if self.engine.trace is not None:
             self.engine.trace.end(time.perf_counter())
-        before, self._counts_before = self._counts_before, None
-        if before is None or not tally.sequences:
+        passes, self._call = self._call, None
+        if passes is None or not tally.sequences:
             return
         lengths = (tally.prompt_len, tally.gen_len)
-        self._foretell(WorkDone(tally.prompts, tally.sequences, *lengths, **self._grown(before)))
+        self._foretell(WorkDone(tally.prompts, tally.sequences, *lengths, tuple(passes.values())))
 
     def end_scoring(self, lengths: Several[int]) -> None:
         """The call that scored prompts of so many tokens is over, or was left after the last of them."""
         if self.engine.trace is not None:
             self.engine.trace.end(time.perf_counter())
-        before, self._counts_before = self._counts_before, None
-        if before is None or not lengths:
+        passes, self._call = self._call, None
+        if passes is None or not lengths:
             return
-        self._foretell(WorkDone(len(lengths), len(lengths), _mean(lengths), 1, **self._grown(before), scored=True))
-
-    def _grown(self, before: Mapping[str, int]) -> dict[str, int]:
-        """What has been counted since."""
-        return {name: count - before[name] for name, count in self._counts().items()}
+        count = len(lengths)
+        self._foretell(WorkDone(count, count, _mean(lengths), 1, tuple(passes.values()), scored=True))
 
     def _foretell(self, done: WorkDone) -> None:
         """Adds the forecast of work that is done, where somebody makes one."""
@@ -74,15 +71,6 @@ class Measurements:
             return
         forecast = self.foresight.of(done, self.engine.opened.facts, self.engine.plan)
         self._forecast = forecast if self._forecast is None else together(self._forecast, forecast)
-
-    def _counts(self) -> dict[str, int]:
-        """As WorkDone counts."""
-        return {
-            "prefill_tokens": self.tokens["prefill"],
-            "prefill_passes": self.passes["prefill"],
-            "decode_tokens": self.tokens["decode"],
-            "decode_passes": self.passes["decode"],
-        }
 
     @property
     def phase(self) -> str:
@@ -125,6 +113,9 @@ class Measurements:
             self.lanes[phase] = {lane: seconds + share * grown[lane] for lane, seconds in self.lanes[phase].items()}
             self.tokens[phase] += tokens
         self.passes["decode" if self._drawn else "prefill"] += 1
+        if self._call is not None:
+            done = PassesDone(1, self._read, self._drawn)
+            self._call[done.kind] = done.joined(self._call.get(done.kind, PassesDone()))
         self._phase_done += self._pass_tokens
         self._read = self._drawn = self._slices_done = 0
         self._sequences = sequences
@@ -198,7 +189,7 @@ class Measurements:
             peak_memory=peak_resident_bytes(),
             memory_budget=engine.plan.host_bill.budget,
             bound_by=_bound_by(self.lanes, total),
-            forecast=self._forecast if self._counts_before is None else None,
+            forecast=self._forecast if self._call is None else None,
         )
 
 

@@ -1,6 +1,5 @@
 """The work that a call has really done, and the forecast of just that: a promise is kept or broken for equal work."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from windlass.facts.forecast import Forecast, PhaseForecast
@@ -8,46 +7,59 @@ from windlass.facts.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
+class PassesDone:
+    """`passes` passes that were much alike: `read` tokens of prompts and `drawn` tokens decoded in all of them."""
+
+    passes: int = 0
+    read: int = 0
+    drawn: int = 0
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Those of the same powers of two are counted together."""
+        return (self.read // max(1, self.passes)).bit_length(), (self.drawn // max(1, self.passes)).bit_length()
+
+    def joined(self, other: "PassesDone") -> "PassesDone":
+        """Both."""
+        return PassesDone(self.passes + other.passes, self.read + other.read, self.drawn + other.drawn)
+
+
+@dataclass(frozen=True, slots=True)
 class WorkDone:
     """`prompts` were read for `sequences` answers; `prompt_len` and `gen_len` are tokens of a sequence on average.
 
-    Tokens and passes are counted by phase, as in a RunReport. Of prompts that were `scored` nothing was generated.
+    Of prompts that were `scored` nothing was generated.
     """
 
     prompts: int
     sequences: int
     prompt_len: int
     gen_len: int
-    prefill_tokens: int
-    prefill_passes: int
-    decode_tokens: int
-    decode_passes: int
+    passes: tuple[PassesDone, ...]
     scored: bool = False
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of prompts that went through the model: what was known already is not among them."""
+        return sum(each.read for each in self.passes)
+
+    @property
+    def drawn_tokens(self) -> int:
+        """Tokens that were decoded: all of the answers but the first of each."""
+        return sum(each.drawn for each in self.passes)
+
+    @property
+    def mean_own(self) -> float:
+        """Tokens of a prompt that were read, on average."""
+        return self.read_tokens / max(1, self.prompts)
 
     @property
     def workload(self) -> Workload:
         """The nearest work of equal sequences."""
-        gen_len = max(self.gen_len, 2 if self.decode_passes else 1)
-        return Workload(self.sequences, self.prompt_len, gen_len, scored=self.scored)
-
-
-def forecast_of(done: WorkDone, forecast: Callable[[Workload], Forecast]) -> Forecast:
-    """What `forecast` says of equal sequences, scaled to what was done.
-
-    Prefill goes by tokens. Decode goes by passes, of which uneven sequences take more than even ones: a pass that has
-    fewer of them still reads every weight.
-    """
-    even = forecast(done.workload)
-    reading = even
-    if done.prompts != done.sequences:
-        reading = forecast(replace(done.workload, num_prompts=max(1, done.prompts)))
-    prefill = _scaled(reading.prefill, done.prefill_tokens, reading.prefill.tokens)
-    decode = _scaled(even.decode, done.decode_passes, even.decode.passes)
-    return replace(
-        even,
-        prefill=replace(prefill, tokens=done.prefill_tokens, passes=done.prefill_passes),
-        decode=replace(decode, tokens=done.decode_tokens, passes=done.decode_passes),
-    )
+        known = max(0, self.prompt_len - round(self.mean_own))
+        prompts = max(1, self.prompts)
+        lens, shared = ((self.prompt_len,) * prompts, (known,) * prompts) if known else ((), ())
+        return Workload(prompts, self.prompt_len, self.gen_len, lens, scored=self.scored, shared_lens=shared)
 
 
 def together(first: Forecast, second: Forecast) -> Forecast:
@@ -59,13 +71,6 @@ def together(first: Forecast, second: Forecast) -> Forecast:
         low=min(first.low, second.low),
         high=max(first.high, second.high),
     )
-
-
-def _scaled(phase: PhaseForecast, done: int, forecast: int) -> PhaseForecast:
-    """A phase that takes `done / forecast` of its time."""
-    factor = done / forecast if forecast else 0.0
-    lanes = {lane: seconds * factor for lane, seconds in phase.lanes.items()}
-    return replace(phase, seconds=phase.seconds * factor, lanes=lanes)
 
 
 def _sum(first: PhaseForecast, second: PhaseForecast) -> PhaseForecast:

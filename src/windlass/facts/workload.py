@@ -11,11 +11,13 @@ UNEVEN = 1.15
 class Workload:
     """`num_prompts` sequences of at most `prompt_len` prompt tokens that each grow by at most `gen_len` tokens.
 
-    `prompt_lens` are the lengths one by one where they are known, none over `prompt_len`; `mean_gen_len` is how long
-    answers become on average where some end before `gen_len`. Memory is divided for the most, time is forecast for
-    what is expected. `reserved_lens` are the tokens that each sequence may come to, where they are known one by one: a
-    block of unequal ones then gets the pages that so many of them take. With `scored` the logits of every token of the
-    prompts are wanted, not those of the last alone.
+    What is known of them one by one, in the order they come: `prompt_lens` are the lengths of the prompts, none over
+    `prompt_len`; `gen_lens` those of the answers, none over `gen_len`; `shared_lens` how many tokens of a prompt an
+    earlier one begins with too, which need not be read again (the whole prompt, where it is another answer to the same
+    one). `mean_gen_len` is how long answers become on average where some end before `gen_len` and `gen_lens` is empty.
+    Memory is divided for the most, time is forecast for what is expected. `reserved_lens` are the tokens that each
+    sequence may come to: a block of unequal ones then gets the pages that so many of them take. With `scored` the
+    logits of every token of the prompts are wanted, not those of the last alone.
     """
 
     num_prompts: int = 1
@@ -25,6 +27,8 @@ class Workload:
     mean_gen_len: float | None = None
     scored: bool = False
     reserved_lens: tuple[int, ...] = ()
+    gen_lens: tuple[int, ...] = ()
+    shared_lens: tuple[int, ...] = ()
 
     @property
     def tokens_per_sequence(self) -> int:
@@ -54,23 +58,41 @@ class Workload:
     @property
     def generated_tokens(self) -> float:
         """New tokens of all sequences together, as expected."""
+        if self.gen_lens:
+            return float(sum(self.gen_lens))
         return self.num_prompts * (self.gen_len if self.mean_gen_len is None else min(self.mean_gen_len, self.gen_len))
 
     def still_running(self, step: float) -> float:
-        """The share of a block's sequences that want a token after `step` tokens of theirs, from 1 down to 0.
+        """The share of the sequences that want a token after `step` tokens of theirs, from 1 down to 0.
 
         Answers end so that their mean is `mean_gen_len`: (1 - step / most) to the power that gives it, since nothing
         more is known of how they are spread. Without a mean nothing ends early.
         """
-        if self.mean_gen_len is None or self.mean_gen_len >= self.gen_len:
+        if self._power == 0.0:
             return 1.0
-        power = self.gen_len / max(1.0, self.mean_gen_len) - 1.0
-        return math.pow(max(0.0, 1.0 - step / self.gen_len), power)
+        return math.pow(max(0.0, 1.0 - step / self.gen_len), self._power)
+
+    def answer_len(self, share: float) -> int:
+        """Tokens of an answer, where `share` (0 to 1) of all answers are shorter: the inverse of `still_running`."""
+        if self._power == 0.0:
+            return max(1, self.gen_len)
+        return max(1, math.ceil(self.gen_len * (1.0 - math.pow(1.0 - share, 1.0 / self._power))))
+
+    @property
+    def _power(self) -> float:
+        if self.mean_gen_len is None or self.mean_gen_len >= self.gen_len:
+            return 0.0
+        return self.gen_len / max(1.0, self.mean_gen_len) - 1.0
 
     def mean_attended(self, window: int | None) -> float:
-        """Tokens that a prompt's token attends to on average, itself among them, `window` at most."""
+        """Tokens that a prompt's token attends to on average, itself among them, `window` at most.
+
+        Only tokens that are read count: not what a prompt shares with an earlier one.
+        """
         lens = self.prompt_lens or (max(1, self.prompt_len),)
-        return sum(_pairs(length, window) for length in lens) / max(1, sum(lens))
+        shared = self.shared_lens or (0,) * len(lens)
+        pairs = sum(_pairs(length, window) - _pairs(known, window) for length, known in zip(lens, shared, strict=True))
+        return pairs / max(1, sum(lens) - sum(shared))
 
 
 def _pairs(length: int, window: int | None) -> float:

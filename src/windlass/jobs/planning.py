@@ -16,7 +16,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.plan_file import PlanFile, identity
 from windlass.facts.time_span import TimeSpan
 from windlass.facts.workload import Workload
-from windlass.jobs.prompt_lengths import prompt_length
+from windlass.jobs.prompt_lengths import prompt_lengths
 from windlass.jobs.question_file import read_rows
 from windlass.planner.cost import timeline
 from windlass.planner.estimate import Limits, estimated_demands
@@ -64,12 +64,17 @@ class Planned:
             *model_lines(self.model),
             f"machine  {self.machine.name} ({self.machine.measured})",
             f"rates    {rates_line(self.machine, self.model.dtype, self.chosen.plan.block_size)}",
-            f"job      {work.num_prompts} prompts of {work.mean_prompt_len:.0f} tokens, {work.gen_len} generated each"
-            f"{inexact}",
+            f"job      {work.num_prompts} prompts of {work.mean_prompt_len:.0f} tokens{self._shared()}, "
+            f"{work.gen_len} generated each{inexact}",
             *self.chosen.plan.lines(),
             *self._experts(),
             *self.explanation.lines(),
         ]
+
+    def _shared(self) -> str:
+        """What prompts begin with alike is read once, page by page."""
+        read, work = self.chosen.forecast.prefill.tokens, self.workload
+        return f" ({read / work.num_prompts:.0f} of them to be read)" if work.shared_lens else ""
 
     def _experts(self) -> list[str]:
         """What the experts that do not stay add to a pass, if each token chooses at random."""
@@ -137,16 +142,21 @@ def workload_of(path: str, folder: str | None, most_tokens: int) -> tuple[Worklo
     rows = [row for row in all_rows if isinstance(row, BatchRow)]
     if not rows:
         raise UsageError(f"{path} holds no row that can be answered; see what `windlass batch` says of it")
-    lens: list[int] = []
-    generated: list[int] = []
-    for row, length in zip(rows, prompt_length(rows, folder), strict=True):
+    lens, shared, generated = list[int](), list[int](), list[int]()
+    found = prompt_lengths(rows, folder)
+    for row, length, begun in zip(rows, found.lens, found.shared, strict=True):
         copies, wanted = row.body.sampling.get("n", 1), row.body.sampling.get("max_tokens", most_tokens)
         assert isinstance(copies, int)
         lens += [max(1, length)] * copies
+        # Further answers to a prompt have nothing to read.
+        shared += [min(begun, length - 1), *[max(1, length)] * (copies - 1)] if length else [0] * copies
         generated += [wanted if isinstance(wanted, int) else most_tokens] * copies
-    mean = sum(generated) / len(generated)
-    longest = max(generated)
-    work = Workload(len(lens), max(lens), longest, tuple(lens), mean if mean < longest else None)
+    each = () if len(set(generated)) == 1 else tuple(generated)
+    alike = tuple(shared) if any(shared) else ()
+    most = tuple(length + more - 1 for length, more in zip(lens, generated, strict=True))
+    work = Workload(
+        len(lens), max(lens), max(generated), tuple(lens), gen_lens=each, shared_lens=alike, reserved_lens=most
+    )
     return work, len(all_rows) - len(rows)
 
 

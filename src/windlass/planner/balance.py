@@ -14,7 +14,6 @@ from scipy.optimize import linprog
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
-from windlass.planner.job_passes import pages_each
 from windlass.planner.layer_work import SliceWork
 from windlass.planner.pace import Pace
 
@@ -44,7 +43,7 @@ def balanced(
     The unknowns are the shares of weights on device and host, those of keys and values, and the seconds of a pass.
     """
     weights = float(sum(work.weight_bytes for work in works))
-    capacity = float(plan.block_size * pages_each(plan, workload) * model.cache_page_bytes(plan.page_tokens))
+    capacity = float(plan.num_pages * model.cache_page_bytes(plan.page_tokens))
     attended = workload.mean_prompt_len + workload.gen_len / 2
     near = sum(_attention(work, plan.block_size * attended, pace, True) for work in works)
     far = sum(_attention(work, plan.block_size * attended, pace, False) for work in works)

@@ -13,7 +13,7 @@ what each step costs. Stated once, so that it can be disputed:
 * memory that is written by a direct read or read by an upload serves nobody else meanwhile (Costs._contention).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from windlass.facts.forecast import Forecast, PhaseForecast
@@ -24,8 +24,10 @@ from windlass.facts.piece import round_up
 from windlass.facts.plan import Plan
 from windlass.facts.time_span import TimeSpan
 from windlass.facts.weight_group import WeightGroup
+from windlass.facts.work_done import WorkDone
 from windlass.facts.workload import Workload
-from windlass.planner.job_passes import PassShape, blocks_of
+from windlass.planner.done_passes import done_passes
+from windlass.planner.job_passes import PassShape, first_passes, job_passes
 from windlass.planner.layer_work import SliceWork, slice_works
 from windlass.planner.micro_batch import Alike, Costs
 from windlass.planner.pace import LOGITS_PASSES, SMALL_READ_SECONDS, Pace, pace_of
@@ -41,37 +43,31 @@ LOGITS_BYTES = 16 * MIB
 
 def forecast(model: ModelFacts, plan: Plan, machine: Machine, workload: Workload) -> Forecast:
     """What the whole job takes. Raises UsageError where the machine lacks a rate that the plan depends on."""
-    run = Run(model, plan, machine, workload)
-    prefill, decode = Phase(), Phase()
-    for block in blocks_of(plan, workload):
-        pipeline = Pipeline(plan, run.pace)
-        for shape, repeats in block.prefill:
-            prefill.add(pipeline, run.work(shape), repeats, block.count)
-        for place, (shape, weight) in enumerate(block.decode):
-            # Behind the first sample the lanes are full, and differ by little from sample to sample.
-            decode.add(pipeline, run.work(shape), weight, block.count, WALKED_PASSES if not place else 2)
-    prompts = round(workload.num_prompts * workload.mean_prompt_len)
+    run, passes = Run(model, plan, machine, workload), job_passes(plan, workload)
+    prefill, decode = run.phases(passes.shapes)
     # The first token of each sequence comes with its prompt.
     drawn = max(0, round(workload.generated_tokens) - workload.num_prompts)
-    return Forecast(run.load_seconds(), prefill.told(prompts), decode.told(drawn))
+    return Forecast(run.load_seconds(), prefill.told(passes.read), decode.told(drawn))
+
+
+def forecast_of(model: ModelFacts, plan: Plan, machine: Machine, done: WorkDone) -> Forecast:
+    """What the passes that a call has made should have taken, loading included. Raises as `forecast`."""
+    run = Run(model, plan, machine, done.workload)
+    prefill, decode = run.phases(done_passes(plan, done))
+    return Forecast(run.load_seconds(), prefill.told(done.read_tokens), decode.told(done.drawn_tokens))
 
 
 def timeline(
     model: ModelFacts, plan: Plan, machine: Machine, workload: Workload, decode_passes: int = 4
 ) -> list[TimeSpan]:
-    """Every span of the first block: its prompts, and the first `decode_passes` passes that decode, in order of time.
+    """Every span of the beginning, in order of time: the first prompts, and the first `decode_passes` decode passes.
 
     More would be the same again. Seconds count from when the model is loaded.
     """
     run = Run(model, plan, machine, workload)
     pipeline = Pipeline(plan, run.pace, record=True)
-    block = blocks_of(plan, workload)[0]
-    for shape, repeats in block.prefill:
-        for _ in range(repeats):
-            pipeline.run_pass(run.work(shape))
-    if block.decode:
-        for _ in range(min(decode_passes, workload.gen_len - 1)):
-            pipeline.run_pass(run.work(block.decode[0][0]))
+    for shape in first_passes(plan, workload, decode_passes):
+        pipeline.run_pass(run.work(shape))
     return sorted(pipeline.spans, key=lambda span: (span.start, LANES.index(span.lane)))
 
 
@@ -83,20 +79,11 @@ class Phase:
     passes: float = 0.0
     lanes: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LANES, 0.0))
 
-    def add(self, pipeline: Pipeline, work: PassWork, repeats: float, blocks: int, walks: int = WALKED_PASSES) -> None:
-        """`repeats` passes alike in each of `blocks` blocks, the first `walks` of them walked."""
-        left = repeats
-        for walked in range(walks):
-            if left <= 0:
-                break
-            before, busy = pipeline.compute.free, _busy(pipeline)
-            seconds = pipeline.run_pass(work) - before
-            times = min(1.0, left) if walked < walks - 1 else left
-            self.seconds += seconds * times * blocks
-            for name, lane in pipeline.lanes.items():
-                self.lanes[name] += (lane.busy - busy[name]) * times * blocks
-            left -= times
-        self.passes += repeats * blocks
+    def add(self, seconds: float, lanes: Mapping[str, float], times: float) -> None:
+        """`times` times so long."""
+        self.seconds += seconds * times
+        for name, busy in lanes.items():
+            self.lanes[name] += busy * times
 
     def told(self, tokens: int) -> PhaseForecast:
         """The phase, over `tokens` tokens. Work that a lane has begun for the next phase may count in this one."""
@@ -118,6 +105,42 @@ class Run:
         if shape not in self._works:
             self._works[shape] = self._work(shape)
         return self._works[shape]
+
+    def phases(self, shapes: Iterable[tuple[PassShape, float]]) -> tuple[Phase, Phase]:
+        """Prefill and decode over passes of these shapes, each with how often it comes.
+
+        A pass that decodes counts as one of decode. Where it reads too, its time goes to both phases, by their tokens:
+        so a run is measured.
+        """
+        prefill, decode = Phase(), Phase()
+        pipeline, walked = Pipeline(self.plan, self.pace), set[bool]()
+        for shape, repeats in shapes:
+            # Behind the first pass of a kind the lanes are full, and differ by little from shape to shape.
+            walks = WALKED_PASSES if bool(shape.decoding) not in walked else WALKED_PASSES - 1
+            walked.add(bool(shape.decoding))
+            reading = shape.reading / shape.tokens
+            for seconds, lanes, times in self._walked(pipeline, shape, repeats, walks):
+                prefill.add(seconds, lanes, times * reading)
+                decode.add(seconds, lanes, times * (1.0 - reading))
+            (decode if shape.decoding else prefill).passes += repeats
+        return prefill, decode
+
+    def _walked(
+        self, pipeline: Pipeline, shape: PassShape, repeats: float, walks: int
+    ) -> Iterator[tuple[float, Mapping[str, float], float]]:
+        """Seconds of the first `walks` of `repeats` passes alike, and how many each stands for: the last for the rest.
+
+        With them come the seconds that each lane is busy.
+        """
+        work, left = self.work(shape), repeats
+        for walk in range(walks):
+            if left <= 0.0:
+                return
+            before, busy = pipeline.compute.free, {name: lane.busy for name, lane in pipeline.lanes.items()}
+            seconds = pipeline.run_pass(work) - before
+            times = min(1.0, left) if walk < walks - 1 else left
+            yield seconds, {name: lane.busy - busy[name] for name, lane in pipeline.lanes.items()}, times
+            left -= times
 
     def load_seconds(self) -> float:
         """What stays is read once, and what stays on a device is carried there."""
@@ -188,7 +211,3 @@ def _likeness(work: SliceWork) -> tuple[object, ...]:
         work.attention,
         work.experts,
     )
-
-
-def _busy(pipeline: Pipeline) -> Mapping[str, float]:
-    return {name: lane.busy for name, lane in pipeline.lanes.items()}

@@ -1,100 +1,182 @@
-"""Which passes a job is made of, as engine.generation makes them: blocks, prompts in passes, then a token a pass."""
+"""Which passes a job is made of, as engine.generation makes them, told in a few shapes: what differs little is one."""
 
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import pairwise
 
 from windlass.facts.plan import Plan
 from windlass.facts.workload import Workload
+from windlass.planner.job_rows import JobRows, rows_of
+from windlass.planner.job_walk import Stretch, walk
 
-# Decode passes grow longer with the context; so many of them are priced, those between lie on a line.
-SAMPLES = 4
+# Decode passes grow longer with the context; so many pieces of a stretch of them are told apart.
+PIECES = 4
+# Shapes of passes that only read, that read and decode, and that only decode: each costs a forecast some walks.
+MOST = {(False, True): 3, (True, True): 5, (True, False): 5}
 
 
 @dataclass(frozen=True, slots=True)
 class PassShape:
-    """One pass: `tokens` rows of `sequences` sequences of the block, `head_rows` of which want logits.
+    """One pass: `decoding` sequences get a token each, and behind them in the row stand `reading` tokens of prompts.
 
-    In decode each row attends to `context` tokens, itself among them. In prefill the rows belong to prompts of `prompt`
-    tokens. Each sequence holds `pages` pages, in order, of those that the plan has.
+    A row that decodes attends to `context` tokens, itself among them. Rows that are read belong to prompts with `own`
+    tokens to read behind `shared` ones that are stored. `head_rows` rows want logits. `sequences` hold a place and
+    `pages` pages each, in order, of those that the plan has. Tokens of a prompt and pages are means.
     """
 
-    decoding: bool
-    tokens: int
+    decoding: int
+    reading: int
+    context: float
     head_rows: int
     sequences: int
-    pages: int
-    context: float
-    prompt: float
+    pages: float
+    own: float
+    shared: float
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the pass."""
+        return self.decoding + self.reading
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPasses:
-    """The passes of `count` equal blocks: those that read prompts in order, and samples of those that decode.
+class JobPasses:
+    """The shapes of a job's passes in the order in which they come first, each with how many passes it stands for.
 
-    `decode` pairs a pass with how many passes it stands for, a fraction where it shares one with its neighbour.
+    Prompts have `read` tokens that go through the model in all.
     """
 
-    count: int
-    prefill: tuple[tuple[PassShape, int], ...]
-    decode: tuple[tuple[PassShape, float], ...]
+    shapes: tuple[tuple[PassShape, float], ...]
+    read: int
 
 
-def blocks_of(plan: Plan, workload: Workload) -> tuple[BlockPasses, ...]:
-    """The full blocks, and what is left over for a smaller one. A block has no more sequences than there are pages."""
-    size = max(1, min(plan.block_size, workload.num_prompts, plan.num_pages // pages_each(plan, workload)))
-    whole, rest = divmod(workload.num_prompts, size)
-    blocks = [_block(plan, workload, size, whole)]
-    if rest:
-        blocks.append(_block(plan, workload, rest, 1))
-    return tuple(blocks)
+def job_passes(plan: Plan, workload: Workload) -> JobPasses:
+    """The passes of a job."""
+    rows = rows_of(plan, workload)
+    shapes = condensed(_whole_job(walk(rows, plan), rows))
+    return JobPasses(tuple((_shape(each, rows, workload), each.passes) for each in shapes), rows.read)
 
 
-def pages_each(plan: Plan, workload: Workload) -> int:
-    """Pages that a sequence reserves when it enters."""
-    return -(-workload.tokens_per_sequence // plan.page_tokens)
+def first_passes(plan: Plan, workload: Workload, decoding: int) -> Iterator[PassShape]:
+    """The passes that a job begins with, one by one, until `decoding` of them have decoded."""
+    rows = rows_of(plan, workload)
+    for stretch in walk(rows, plan):
+        for number in range(stretch.passes):
+            if stretch.decoding:
+                if not decoding:
+                    return
+                decoding -= 1
+            context = stretch.context + number * stretch.decoding
+            yield _shape(Passes.of(stretch._replace(passes=1, context=context), 1.0), rows, workload)
 
 
-def _block(plan: Plan, workload: Workload, size: int, count: int) -> BlockPasses:
-    prompt, pages = workload.mean_prompt_len, pages_each(plan, workload)
-    tokens = round(size * prompt)
-    most = max(1, min(plan.pass_tokens, tokens))
-    full, last = divmod(tokens, most)
-    sizes = [(most, full)] if full else []
-    if last:
-        sizes.append((last, 1))
-    passes, done, ended = [], 0, 0
-    for tokens_now, repeats in sizes:
-        done += tokens_now * repeats
-        ends = int(done / prompt + 1e-9) if done < tokens else size
-        head_rows = tokens_now if workload.scored else round((ends - ended) / repeats)
-        shape = PassShape(False, tokens_now, head_rows, size, pages, 0.0, prompt)
-        passes.append((shape, repeats))
-        ended = ends
-    return BlockPasses(count, tuple(passes), _decode(workload, size, pages, prompt))
+@dataclass(slots=True)
+class Passes:
+    """`passes` passes that count as one kind; the other figures are the mean of one of them. `context` is of all rows
+    that decode together."""
+
+    passes: float
+    decoding: float
+    context: float
+    reading: float
+    drawn: float
+    sequences: float
+
+    @classmethod
+    def of(cls, stretch: Stretch, weight: float) -> "Passes":
+        """Those of a stretch, each of which stands for `weight` passes."""
+        context = stretch.context + stretch.decoding * (stretch.passes - 1) / 2
+        rest = (stretch.reading, stretch.drawn, stretch.sequences)
+        return cls(stretch.passes * weight, stretch.decoding, context, *rest)
+
+    @property
+    def place(self) -> tuple[float, float, float]:
+        """Where they stand beside others: what a pass costs goes by factors of these."""
+        return math.log2(1 + self.decoding + self.reading), math.log2(1 + self.context), math.log2(1 + self.reading)
+
+    def apart(self, other: "Passes") -> float:
+        """What is lost by taking both for one kind, as in Ward's clustering."""
+        distance = sum((mine - its) ** 2 for mine, its in zip(self.place, other.place, strict=True))
+        return distance * self.passes * other.passes / (self.passes + other.passes)
+
+    def joined(self, other: "Passes") -> "Passes":
+        """Both, as one kind."""
+        total = self.passes + other.passes
+        mine, its = self.passes / total, other.passes / total
+        return Passes(
+            total,
+            mine * self.decoding + its * other.decoding,
+            mine * self.context + its * other.context,
+            mine * self.reading + its * other.reading,
+            mine * self.drawn + its * other.drawn,
+            mine * self.sequences + its * other.sequences,
+        )
+
+    def shape(self, drawn: int | None, pages: float, own: float, shared: float) -> PassShape:
+        """One of them, in whole rows: `drawn` of them want logits, all for None."""
+        decoding = max(1, round(self.decoding)) if self.decoding else 0
+        reading = max(1, round(self.reading)) if self.reading else 0
+        context = self.context / self.decoding if decoding else 0.0
+        head_rows = decoding + reading if drawn is None else drawn
+        sequences = max(1, round(self.sequences))
+        return PassShape(decoding, reading, context, head_rows, sequences, pages, max(1.0, own), shared)
 
 
-def _decode(workload: Workload, size: int, pages: int, prompt: float) -> tuple[tuple[PassShape, float], ...]:
-    """The first token comes with the prompt. Sequences that end early leave, so later passes are smaller."""
-    passes = workload.gen_len - 1
-    if passes < 1:
-        return ()
-    nodes = sorted({round(i * (passes - 1) / (SAMPLES - 1)) for i in range(SAMPLES)})
-    weights = _trapezoid(tuple(nodes), passes)
-    found = []
-    for step, weight in zip(nodes, weights, strict=True):
-        running = max(1, round(size * workload.still_running(step + 1)))
-        found.append((PassShape(True, running, running, running, pages, prompt + step + 1, prompt), weight))
-    return tuple(found)
+def _whole_job(stretches: Iterable[Stretch], rows: JobRows) -> list[Passes]:
+    """The passes that were walked, those that repeat as often as the job's tokens want."""
+    walked = list(stretches)
+    decoded, repeats = (sum(each.passes * each.decoding for each in walked if each.steady is s) for s in (False, True))
+    wanted = rows.decoded
+    if not decoded + repeats:  # nothing but first tokens
+        decoded, repeats = (
+            sum(each.passes * each.reading for each in walked if each.steady is s) for s in (False, True)
+        )
+        wanted = rows.read
+    more = max(0.0, wanted - decoded) / repeats if repeats else 1.0
+    found = list[Passes]()
+    for each in walked:
+        found += [Passes.of(piece, more if each.steady else 1.0) for piece in _pieces(each)]
+    return found
 
 
-@cache
-def _trapezoid(nodes: tuple[int, ...], passes: int) -> tuple[float, ...]:
-    """For how many of the passes 0 .. passes - 1 each node stands, if what lies between two is on a line."""
-    weights = dict.fromkeys(nodes, 0.0)
-    for low, high in zip(nodes, nodes[1:], strict=False):
-        inner = high - low - 1
-        weights[low] += inner / 2
-        weights[high] += inner / 2
-    total = tuple(weight + 1.0 for weight in weights.values())
-    assert abs(sum(total) - passes) < 1e-6 * passes + 1e-9
-    return total
+def _pieces(stretch: Stretch) -> Iterator[Stretch]:
+    """A stretch in pieces, in each of which the context is much the same."""
+    grown = stretch.decoding * (stretch.passes - 1)
+    pieces = min(PIECES, stretch.passes) if stretch.decoding and grown * 8 > stretch.context else 1
+    edges = [stretch.passes * piece // pieces for piece in range(pieces + 1)]
+    for start, stop in pairwise(edges):
+        yield stretch._replace(passes=stop - start, context=stretch.context + start * stretch.decoding)
+
+
+def condensed(passes: Iterable[Passes]) -> list[Passes]:
+    """Few kinds of passes for many: those next to each other are joined, the most alike first."""
+    order = dict[tuple[bool, bool], dict[tuple[int, ...], Passes]]()
+    for each in passes:
+        kinds = order.setdefault((each.decoding > 0, each.reading > 0), {})
+        # Half a power of two apart in rows and an eighth in context they are told apart, if there is room for it.
+        tokens, context, reading = each.place
+        key = (round(2 * tokens), round(8 * context), round(2 * reading))
+        kinds[key] = kinds[key].joined(each) if key in kinds else each
+    found = list[Passes]()
+    for kind, kinds in order.items():
+        found += _joined([kinds[key] for key in sorted(kinds)], MOST[kind])
+    return found
+
+
+def _joined(passes: Sequence[Passes], most: int) -> list[Passes]:
+    left = list(passes)
+    losses = [one.apart(other) for one, other in pairwise(left)]
+    while len(left) > most:
+        place = losses.index(min(losses))
+        left[place : place + 2] = [left[place].joined(left[place + 1])]
+        losses[place : place + 1] = []
+        for near in (place - 1, place):
+            if 0 <= near < len(losses):
+                losses[near] = left[near].apart(left[near + 1])
+    return sorted(left, key=lambda each: -(each.decoding + each.reading))
+
+
+def _shape(passes: Passes, rows: JobRows, workload: Workload) -> PassShape:
+    drawn = None if workload.scored else round(passes.drawn)
+    return passes.shape(drawn, rows.mean_pages, rows.mean_own, rows.mean_shared)

@@ -4,7 +4,7 @@ r rows of a micro-batch; c tokens that a decoding row attends to.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from windlass.facts.plan import Plan
@@ -77,6 +77,8 @@ class MicroBatch:
         return self.host > 0.0 or self.result > 0.0
 
 
+NOTHING = MicroBatch()
+
 Alike = tuple[MicroBatch, int]
 """So many micro-batches one after the other that cost the same."""
 
@@ -90,13 +92,22 @@ class Costs:
     pace: Pace
     row_bytes: int
     itemsize: int
+    _seen: dict[int | None, float] = field(default_factory=dict, compare=False)
 
     def layer(self, work: SliceWork, shape: PassShape, rows: Sequence[tuple[int, int]]) -> tuple[Alike, ...]:
-        """A layer's micro-batches over the ranges `rows`; those of a prefill pass are alike."""
-        if not shape.decoding:
-            return ((self._prefill(work, shape, shape.tokens / len(rows), len(rows)), len(rows)),)
-        each = (self._decode(work, shape, start, stop, len(rows)) for start, stop in rows)
-        return tuple((cost, sum(1 for _ in alike)) for cost, alike in groupby(each))
+        """A layer's micro-batches over the ranges `rows`: rows that decode come first, those of prompts are alike."""
+        split = next((place for place, (_, stop) in enumerate(rows) if stop > shape.decoding), len(rows))
+        mixed = split < len(rows) and rows[split][0] < shape.decoding
+        last = split + mixed
+        each = [self._both(work, shape, start, stop, 0.0, len(rows)) for start, stop in rows[:split]]
+        if mixed:
+            start, stop = rows[split]
+            each.append(self._both(work, shape, start, shape.decoding, stop - shape.decoding, len(rows)))
+        found = [(cost, sum(1 for _ in alike)) for cost, alike in groupby(each)]
+        if last < len(rows):
+            mean = (shape.tokens - rows[last][0]) / (len(rows) - last)
+            found.append((self._both(work, shape, 0, 0, mean, len(rows)), len(rows) - last))
+        return tuple(found)
 
     def head(self, work: SliceWork, rows: int, at_once: int) -> MicroBatch:
         """The head, or a part of it, over `rows` rows of which it sees `at_once` at a time."""
@@ -106,70 +117,88 @@ class Costs:
         before = products + steps * computing.step + self._contention(work, work.weight_bytes, products, computing)
         return MicroBatch(before=before if rows else 0.0)
 
-    def _prefill(self, work: SliceWork, shape: PassShape, rows: float, count: int) -> MicroBatch:
-        pace, here = self.pace, self.pace.computing
-        attention = 0.0
-        if work.attention is not None:
-            attended = self.workload.mean_attended(work.attention.window)
-            attention = here.prefill_attention(work.attention.flops_per_pair * attended * rows, shape.prompt)
-        _, on_host, on_disk = shares(self.plan, shape, 0, shape.sequences)
-        far = on_host + on_disk if self.plan.far_pages else 0.0
-        # Pieces of a prompt after its first one read again what was stored of it.
-        again = rows * _read_again(shape.prompt, rows) * work.attended_bytes
-        stored = rows * work.cache_bytes
+    def _both(self, work: SliceWork, shape: PassShape, start: int, stop: int, reading: float, count: int) -> MicroBatch:
+        """A micro-batch of sequences start .. stop that decode, and `reading` rows of prompts; one of `count`."""
+        rows = stop - start + reading
+        dense, experts = self._dense(work, rows, count), self._experts(work, rows)
         resting = rows * self.row_bytes if self.plan.row_on_host else 0.0
-        experts = self._experts(work, rows)
-        rest = self._dense(work, rows, count) + attention + here.copying(2 * again * (1 - far))
-        rest += 0.0 if self.plan.far_pages else here.copying(stored * on_disk) + again * on_disk / pace.disk
+        read = self._reading(work, shape, reading) if reading else NOTHING
+        drawn = self._decoding(work, shape, start, stop, count) if stop > start else NOTHING
+        first = dense
+        if drawn.host and work.parameters:
+            first = dense * min(1.0, work.projections / work.parameters)
         return MicroBatch(
-            gather=pace.host.copying(2 * again * far) + (again * on_disk / pace.disk if far else 0.0),
-            bring=self._crossing(again * far, pace.upload) + self._crossing(resting, pace.upload),
-            before=rest,
-            send=self._crossing(stored * far, pace.download) + self._crossing(resting, pace.download),
-            store=pace.host.copying(2 * stored * far),
-            write=stored * on_disk / pace.disk_write,
+            gather=read.gather,
+            bring=read.bring + self._crossing(resting, self.pace.upload),
+            before=first + read.before + drawn.before,
+            near=drawn.near,
+            queries=drawn.queries,
+            pages=drawn.pages,
+            host=drawn.host,
+            result=drawn.result,
+            after=dense - first,
+            send=read.send + self._crossing(resting, self.pace.download),
+            store=read.store,
+            write=read.write + drawn.write,
             experts=experts,
         )
 
-    def _decode(self, work: SliceWork, shape: PassShape, start: int, stop: int, count: int) -> MicroBatch:
+    def _reading(self, work: SliceWork, shape: PassShape, rows: float) -> MicroBatch:
+        """What attention of `rows` rows of prompts, and keys and values on their way, add."""
+        pace, here = self.pace, self.pace.computing
+        attention = 0.0
+        if work.attention is not None:
+            flops = work.attention.flops_per_pair * self._attended(work.attention.window) * rows
+            attention = here.prefill_attention(flops, shape.own + shape.shared)
+        _, on_host, on_disk = shares(self.plan, shape, 0, shape.sequences)
+        far = on_host + on_disk if self.plan.far_pages else 0.0
+        # What was stored of a prompt before this piece of it is read again.
+        again = rows * _read_again(shape, rows) * work.attended_bytes
+        stored = rows * work.cache_bytes
+        own = attention + here.copying(2 * again * (1 - far))
+        own += 0.0 if self.plan.far_pages else here.copying(stored * on_disk) + again * on_disk / pace.disk
+        return MicroBatch(
+            gather=pace.host.copying(2 * again * far) + (again * on_disk / pace.disk if far else 0.0),
+            bring=self._crossing(again * far, pace.upload),
+            before=own,
+            send=self._crossing(stored * far, pace.download),
+            store=pace.host.copying(2 * stored * far),
+            write=stored * on_disk / pace.disk_write,
+        )
+
+    def _decoding(self, work: SliceWork, shape: PassShape, start: int, stop: int, count: int) -> MicroBatch:
+        """What attention of sequences start .. stop, and keys and values on their way, add."""
         pace, here, rows = self.pace, self.pace.computing, stop - start
         near, on_host, on_disk = shares(self.plan, shape, start, stop)
         window = work.attention.window if work.attention is not None else None
         context = shape.context if window is None else min(shape.context, window)
         nbytes = rows * context * work.attended_bytes
-        resting = rows * self.row_bytes if self.plan.row_on_host else 0.0
-        moved = self._crossing(resting, pace.upload), self._crossing(resting, pace.download)
-        dense, pages = self._dense(work, rows, count), nbytes * on_disk / pace.disk
+        pages = nbytes * on_disk / pace.disk
         write = rows * work.cache_bytes * on_disk / pace.disk_write
-        experts = self._experts(work, rows)
         if not self.plan.far_pages:
-            everything = self._attention(work, nbytes, rows * context, here)
-            return MicroBatch(before=dense + everything, pages=pages, write=write, experts=experts)
+            return MicroBatch(before=self._attention(work, nbytes, rows * context, here), pages=pages, write=write)
         far = on_host + on_disk
-        first = dense * min(1.0, work.projections / work.parameters) if work.parameters else dense
         mine = self._attention(work, nbytes * near, rows * context * near, here)
         if not far or work.attention is None:
-            return MicroBatch(
-                bring=moved[0], before=first, near=mine, after=dense - first, send=moved[1], experts=experts
-            )
+            return MicroBatch(near=mine)
         heads = work.attention.query_heads
         asked = rows * (heads * work.attention.key_dim * self.itemsize + far * work.cache_bytes)
         found = rows * heads * (work.attention.value_dim + 1) * 4
         theirs = self._attention(work, nbytes * far, rows * context * far, pace.host)
         theirs += self._contention(work, nbytes * far, theirs, pace.host) / count
         return MicroBatch(
-            bring=moved[0],
-            before=first,
             near=mine,
             queries=self._crossing(asked, pace.download),
             pages=pages,
             host=theirs + pace.host.copying(2 * rows * far * work.cache_bytes),
             result=self._crossing(found, pace.upload),
-            after=dense - first,
-            send=moved[1],
             write=write,
-            experts=experts,
         )
+
+    def _attended(self, window: int | None) -> float:
+        if window not in self._seen:
+            self._seen[window] = self.workload.mean_attended(window)
+        return self._seen[window]
 
     def _dense(self, work: SliceWork, rows: float, count: int) -> float:
         """Products, norms and the rest of a layer, experts apart."""
@@ -234,6 +263,6 @@ def shares(plan: Plan, shape: PassShape, start: int, stop: int) -> tuple[float, 
     return spread[0], spread[1], spread[2]
 
 
-def _read_again(prompt: float, rows: float) -> float:
-    """Tokens read again for each token of a prompt that is cut into pieces of `rows` tokens."""
-    return max(0.0, (prompt / rows - 1) / 2)
+def _read_again(shape: PassShape, rows: float) -> float:
+    """Tokens read again for each token of a prompt: those it shares, and it is cut into pieces of `rows` tokens."""
+    return shape.shared / min(shape.own, rows) + max(0.0, (shape.own / rows - 1) / 2)

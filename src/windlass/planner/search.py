@@ -53,7 +53,7 @@ class Effort:
     blocks: int
 
 
-THOROUGH, QUICK = Effort(48, 10), Effort(12, 4)
+THOROUGH, QUICK = Effort(64, 10), Effort(12, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +168,8 @@ class _Tried:
         """A neighbour that is worth it, or None where there is none or enough has been tried."""
         found = self.found[best]
         assert found is not None
-        for choice in _neighbours(best, self.demands, self.workload):
-            if len(self.found) >= self.effort.candidates:
+        for choice in _neighbours(self, best):
+            if len(self.candidates()) >= self.effort.candidates:
                 return None
             other = self.price(choice)
             if other is not None and other.forecast.seconds < WORTH_IT * found.forecast.seconds:
@@ -210,16 +210,17 @@ def _first_round(tried: _Tried) -> Iterator[Choice]:
             yield Choice(block, width, device, host)
 
 
-def _blocks(demands: Demands, workload: Workload, few: int) -> list[int]:
-    """Block sizes, the largest first, no more than are worth a look; only the one asked for where one was."""
+def _blocks(demands: Demands, workload: Workload, few: int = len(BLOCKS)) -> list[int]:
+    """At most `few` block sizes, the largest first and the smallest last; only the one asked for where one was."""
     most = max(1, workload.num_prompts)
     if demands.block_size:
         return [min(demands.block_size, most)]
     sizes = sorted({size for size in BLOCKS if size < most} | {min(most, BLOCKS[-1])}, reverse=True)
     # Blocks that share the prompts out evenly waste no pass on a small rest.
     even = sorted({-(-most // -(-most // size)) for size in sizes}, reverse=True)
-    step = max(1, -(-len(even) // few))
-    return sorted({*even[::step], even[-1]}, reverse=True)
+    if few >= len(even):
+        return even
+    return [even[place * (len(even) - 1) // (few - 1)] for place in range(few)]
 
 
 def _places(tried: _Tried, block: int, width: int) -> Iterable[tuple[float, float]]:
@@ -250,15 +251,18 @@ def _places(tried: _Tried, block: int, width: int) -> Iterable[tuple[float, floa
     return sorted(found)
 
 
-def _neighbours(choice: Choice, demands: Demands, workload: Workload) -> Iterator[Choice]:
-    """What differs in one respect, those that gain most often first."""
-    most = max(1, workload.num_prompts)
+def _neighbours(tried: _Tried, choice: Choice) -> Iterator[Choice]:
+    """What differs in one respect, those that gain most often first. Another block has places of its own."""
+    demands = tried.demands
     for rows in (None, -(-choice.block // 4), -(-choice.block // 8)):
         if demands.host_budget is not None and choice.block >= 8:
             yield replace(choice, decode_rows=rows)
-    if not demands.block_size:
-        near = [size for size in (*BLOCKS, most) if size <= most and size != choice.block]
-        yield from (replace(choice, block=size) for size in _next_to(choice.block, near))
+    for size in _next_to(choice.block, _blocks(demands, tried.workload)):
+        # Narrower micro-batches may be what a larger block has room beside.
+        narrower = [] if demands.width_fixed or size < choice.block else _next_to(choice.width, WIDTHS)[-1:]
+        for width in (choice.width, *(width for width in narrower if width < choice.width)):
+            for device, host in _places(tried, size, width):
+                yield replace(choice, block=size, width=width, device=device, host=host, decode_rows=None)
     if not demands.width_fixed:
         yield from (replace(choice, width=width) for width in _next_to(choice.width, WIDTHS))
     yield from (replace(choice, ring_slices=size) for size in _next_to(choice.ring_slices, RINGS))
