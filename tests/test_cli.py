@@ -267,7 +267,7 @@ def test_ctrl_c_ends_a_batch_with_the_rows_it_has(tiny_model: str, tmp_path: Pat
     result = windlass("batch", tiny_model, "-i", str(questions), "-o", str(answers), "--quiet")
     said, how_to_go_on = result.stderr.splitlines()
     assert (result.exit_code, said) == (130, "interrupted: 1 of 2 rows are done")
-    assert how_to_go_on.startswith("the same command goes on with the others: windlass ")
+    assert how_to_go_on.startswith("the same command goes on with the others: windlass")
     assert len(answers.read_text().splitlines()) == 1
 
 

@@ -24,7 +24,7 @@ from windlass.facts.plan import Plan
 from windlass.facts.prompt_scores import PromptScores
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
-from windlass.planner.cost import forecast
+from windlass.planner.cost import forecast, forecast_of
 from windlass.planner.residency import keep_only
 
 # On both sides of the windows (8) and of the rope threshold (16); the shortest has one token to score.
@@ -236,7 +236,7 @@ class TestMemoryAndPasses:
         asked = Workload(4, 40, 1)
         with LLM(tmp_path, dtype="float32") as llm:
             machine = replace(laptop(), host=replace(laptop().host, step_seconds=0.0))
-            llm.foresee(Foresight(machine, forecast))
+            llm.foresee(Foresight(machine, forecast_of))
             scored(llm, random_prompts(41, 41, 41, 41))
             promise = llm.report.promise
             facts, plan = llm.opened.facts, llm.plan
