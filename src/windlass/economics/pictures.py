@@ -59,6 +59,7 @@ def _tornado(axes: Axes, sheet: Sheet) -> None:
     axes.set_xlabel(
         f"{result} ({unit[result]}); blue: assumption at its low value, orange: at its high one", fontsize=9
     )
+    axes.xaxis.set_major_formatter(lambda value, _: number_text(value))
     axes.set_title(f"{sheet.title}: {number_text(middle)} {unit[result]}", fontsize=9.5, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
 
