@@ -22,7 +22,8 @@ from windlass.engine.llm import LLM
 from windlass.facts.completion import RequestOutput
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
-VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "eval ppl", "demo", "jobs", "version")
+COSTS = ("cost job", "cost serve", "cost search", "cost train", "cost trajectory")
+VERBS = ("run", "chat", "batch", "bench", "plan", "doctor", "eval ppl", *COSTS, "demo", "jobs", "version")
 
 
 @pytest.fixture(scope="module")

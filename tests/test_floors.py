@@ -23,7 +23,7 @@ FLOORS = (
     ("memory", "kernels"),
     ("model",),
     ("engine",),
-    ("jobs",),
+    ("jobs", "economics"),
     ("names", PACKAGE, "server", "cli", "__main__"),  # the package's own __init__ is a door too: it opens on the engine
 )
 RANKS = {stop: (floor, place) for floor, row in enumerate(FLOORS) for place, stop in enumerate(row)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, demo, doctor, eval, jobs, plan, quantize, run, version
+from windlass.cli import batch, bench, chat, cost, demo, doctor, eval, jobs, plan, quantize, run, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -66,10 +66,14 @@ def _verbless(
 
 
 evaluations = typer.Typer(help="How good a model is, with an error bar.", invoke_without_command=True)
+costs = typer.Typer(
+    help="What a job, a service, a search or a training run costs, with every assumption.", invoke_without_command=True
+)
 
 
 @evaluations.callback()
-def _evaluation(context: typer.Context) -> None:
+@costs.callback()
+def _group(context: typer.Context) -> None:
     """Without a verb of the group, what there is."""
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
@@ -91,7 +95,9 @@ batch_jobs.callback(epilog=_epilog(jobs.EXAMPLES))(jobs.jobs)
 _add(batch_jobs, jobs.VERBS)
 app.add_typer(batch_jobs, name="jobs")
 _add(evaluations, eval.VERBS)
+_add(costs, cost.VERBS)
 app.add_typer(evaluations, name="eval")
+app.add_typer(costs, name="cost")
 
 
 def main() -> None:
