@@ -18,7 +18,7 @@ from windlass.planner.cost import forecast
 from windlass.planner.residency import keep_only, keys
 from windlass.planner.traffic import job_bytes
 
-LENGTHS, TOKENS, WITHIN = (17, 23, 9, 30), 6, 0.02
+LENGTHS, TOKENS, WITHIN = (17, 23, 9, 30), 60, 0.02  # so many passes that what is read ahead at the end is nothing
 WORK = Workload(len(LENGTHS), max(LENGTHS), TOKENS, LENGTHS)
 SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 4, "num_key_value_heads": 2}
 

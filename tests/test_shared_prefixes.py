@@ -9,6 +9,7 @@ import pytest
 from checkpoints import greedy_answers, random_model, random_prompts, save
 from placements import any_plan, in_small_pages, placement
 from windlass.engine.llm import LLM
+from windlass.errors import UsageError
 from windlass.facts.request import Request
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
@@ -148,3 +149,10 @@ class TestOneByOne:
                 ]
                 resumed = {output.request_id: output for output in llm.answer(begun, Workload(14, 60, TOKENS))}
                 assert resumed == whole
+
+    def test_what_is_no_workload_or_no_request_is_said(self, llama: tuple[Path, list[list[int]]]) -> None:
+        with LLM(llama[0]) as llm:
+            with pytest.raises(UsageError, match="workload must be a Workload, got SamplingParams.* as in Workload"):
+                llm.answer([], GREEDY)
+            with pytest.raises(UsageError, match=r"a request must be a Request, got \[5\] \(list\)"):
+                list(llm.answer([[5]], Workload(1, 5, TOKENS)))

@@ -28,6 +28,7 @@ from windlass.facts.batch_row import BadRow, BatchRow
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_record import JobRecord
 from windlass.jobs.answers.answer_sink import answer_sink
+from windlass.jobs.answers.refusals import only_refusals
 from windlass.jobs.batch.ending import CANCELLED, DONE
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.meter import Meter
@@ -83,7 +84,8 @@ class BatchJob:
 
     def _refused(self) -> BatchSummary:
         """All rows with their errors."""
-        sink, lines = answer_sink(self.target, may_exist=self.flags.overwrite), list[int]()
+        may_exist = self.flags.overwrite or only_refusals(Path(self.target))
+        sink, lines = answer_sink(self.target, may_exist=may_exist), list[int]()
         for row in self.source.rows():
             if isinstance(row, BadRow):
                 sink.append([refusal(row)])
@@ -103,7 +105,7 @@ class BatchJob:
             known = Patience(None, _warn, lambda: False).persist(job.begin)
             return self.flags.overwrite and known.fact("state") == DONE
         self._refuse_strange_folder()
-        answer_sink(self.target, may_exist=self.flags.overwrite).close()
+        answer_sink(self.target, may_exist=self.flags.overwrite or only_refusals(Path(self.target))).close()
         return False
 
     def _refuse_strange_folder(self) -> None:

@@ -1,7 +1,7 @@
 """What a request must be for a model to take it, and what becomes of it: answers to generate, or a passage to score."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from windlass.engine.arguments import read_whole
@@ -15,6 +15,7 @@ from windlass.engine.stopping import StopCheck
 from windlass.errors import RequestError, UsageError
 from windlass.facts.request import Request
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
 from windlass.model.detokenizer import Detokenizer
 
 LOG = logging.getLogger("windlass")
@@ -66,6 +67,15 @@ class Admission:
                 return self.answers(replace(request, begun=()))
             reader.scan = PromptScan(request.prompt_token_ids, params.prompt_logprobs, words)
         return answers
+
+    def groups(self, requests: Iterable[Request], workload: Workload) -> Iterator[list[Answer]]:
+        """The answers to each request as its turn comes. Raises UsageError for what is no workload or no request."""
+        if not isinstance(workload, Workload):
+            raise UsageError(
+                f"workload must be a Workload, got {workload!r:.60} ({type(workload).__name__}); say what to plan for, "
+                "as in Workload(num_prompts=1000, prompt_len=512, gen_len=64)"
+            )
+        return (self.answers(_a_request(request)) for request in requests)
 
     def passages(self, requests: Sequence[Request], first: int | Sequence[int]) -> list[Passage]:
         """The prompts, to be scored from the place `first` on: one for all, or one each.
@@ -121,3 +131,12 @@ class Admission:
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
         words = Detokenizer(self.opened.tokenizer, params.skip_special_tokens)
         return StopCheck(params, self.opened.defaults.eos_token_ids, most, words)
+
+
+def _a_request(request: Request) -> Request:
+    if not isinstance(request, Request):
+        raise UsageError(
+            f"a request must be a Request, got {request!r:.60} ({type(request).__name__}); make one, as in "
+            'Request("0", None, tuple(token_ids), SamplingParams(max_tokens=16))'
+        )
+    return request

@@ -221,8 +221,7 @@ class LLM:
         `request_id` is a whole number of its own; one without a seed is seeded by it. Outputs come as they end, in any
         order. Raises UsageError and RequestError for a request when its turn has come.
         """
-        groups = (self._admission.answers(request) for request in requests)
-        return self._outputs(groups, workload, stream, until)
+        return self._outputs(self._admission.groups(requests, workload), workload, stream, until)
 
     def chat(
         self,

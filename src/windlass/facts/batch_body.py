@@ -89,7 +89,7 @@ def _refusal(name: str, value: object) -> str:
         return f"{name} {value!r:.60} is not supported and would change the answer; leave it out"
     if name in ("prompt", "messages"):
         return f"{name} does not belong to this url; /v1/completions takes prompt, /v1/chat/completions messages"
-    return f"unknown field {name!r}; leave it out"
+    return f"unknown field {name!r:.60}; leave it out"
 
 
 def _check_sampling(sampling: Mapping[str, object]) -> None:

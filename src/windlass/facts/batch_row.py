@@ -106,7 +106,7 @@ def _read_envelope(row: Mapping[str, object]) -> tuple[Mapping[str, object], boo
         short = {name: value for name, value in row.items() if name not in _ENVELOPE}
         return short, "messages" in short
     if strange := sorted(set(row) - _ENVELOPE):
-        raise RequestError(f"unknown field {strange[0]!r} beside custom_id, method, url and body; put it into body")
+        raise RequestError(f"unknown field {strange[0]!r:.60} beside custom_id, method, url and body; put it into body")
     if row.get("method", "POST") != "POST":
         raise RequestError(f"method must be POST, got {row['method']!r:.60}")
     url, body = row.get("url"), row.get("body")

@@ -64,7 +64,7 @@ class JobView:
     @property
     def cells(self) -> tuple[str, ...]:
         """A row of the list: id, state, rows, speed, time left, output."""
-        speed = f"{self.progress.rate:.3g} tok/s" if self.progress.tokens else ""
+        speed = f"{self.progress.rate:.1f} tok/s" if self.progress.tokens else ""
         return (self.record.id, self.state, self.rows, speed, self.left if self._works else "", self.record.output)
 
     @property
@@ -95,7 +95,7 @@ class JobView:
             disk = f", disk {format_rate(self.progress.disk_rate)}" if self.progress.disk_rate else ""
             lines.append(
                 f"speed    {self.progress.tokens} tokens in {format_seconds(self.progress.seconds)}, "
-                f"{self.progress.rate:.3g} tok/s{disk}"
+                f"{self.progress.rate:.1f} tok/s{disk}"
             )
         if self._works and self.left:
             lines.append(f"time     {self.left}")

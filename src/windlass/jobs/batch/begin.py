@@ -13,6 +13,7 @@ from windlass.facts.workload import Workload
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.model_files import model_files
 from windlass.model.hub import local_model
+from windlass.planner.cost import forecast
 
 
 def identity_of(
@@ -50,7 +51,7 @@ def outlook(llm: LLM) -> Callable[[Workload], float | None]:
     def seconds(workload: Workload) -> float | None:
         if foresight is None:
             return None
-        forecast = foresight.forecast(llm.opened.facts, llm.plan, foresight.machine, workload)
-        return forecast.prefill.seconds + forecast.decode.seconds
+        told = forecast(llm.opened.facts, llm.plan, foresight.machine, workload)
+        return told.prefill.seconds + told.decode.seconds
 
     return seconds

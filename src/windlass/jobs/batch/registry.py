@@ -10,7 +10,7 @@ from pathlib import Path
 from windlass.errors import StorageError, UsageError
 from windlass.facts.job_progress import JobProgress
 from windlass.facts.job_record import JobRecord, JobView
-from windlass.jobs.batch.ending import CANCEL, CANCELLED, PAUSED, RUNNING, STOPPED
+from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, PAUSED, RUNNING, STOPPED
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.lock import JobLock, holder
 
@@ -72,6 +72,8 @@ def call_off(view: JobView) -> bool:
 
     Raises UsageError for a job that is gone, StorageError.
     """
+    if view.state == DONE:
+        raise UsageError(f"job {view.record.id} is done; there is nothing to cancel, see {view.record.output}")
     if view.state in (GONE, UNREADABLE):
         raise UsageError(
             f"job {view.record.id} is {view.state}: {view.record.journal} cannot be asked; delete what is left of it"

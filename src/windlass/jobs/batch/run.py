@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from windlass.engine.llm import LLM
-from windlass.errors import RequestError, StorageError
+from windlass.errors import RequestError, StorageError, UsageError
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
@@ -78,6 +78,7 @@ class Run:
 
         Raises UsageError where the input is not what it was, RequestError where more rows are refused than may be.
         """
+        before = self._journal.fact("state")
         self._patience.persist(partial(self._journal.keep, state=RUNNING, wish=None))
         counts = self._journal.counts()
         self._meter.begin(counts.finished, counts.refused, self._work.source.count())
@@ -87,6 +88,10 @@ class Run:
                 ending = DONE
             elif self._cancelled:
                 ending = CANCELLED
+        except UsageError:
+            # The input is not what it was: a job that was done before is so still.
+            ending = DONE if before == DONE else STOPPED
+            raise
         finally:
             # Whatever ends it, the last answers are whole; nobody waits for a disk now.
             with suppress(StorageError):
