@@ -19,6 +19,7 @@ NAMES = (
     "cuda_products",
     "torture",
     "continuous",
+    "cost_job",
 )
 
 

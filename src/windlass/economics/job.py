@@ -34,6 +34,10 @@ RENT = (
         "break_even_against_rent", "volume(machine_price, saved_against_rent)", "rows",
         "after which the machine has earned its price, beside renting",
     ),
+    Formula(
+        "years_against_rent", "break_even_against_rent * job_seconds / rows / 3600 / 8760", "years",
+        "of work day and night that they take; beyond the machine's life it never pays",
+    ),
 )  # fmt: skip
 API = (
     Formula("api_cost", "(tokens_in * api_input + tokens_out * api_output) / 1e6", "USD", "by the API"),
@@ -41,6 +45,10 @@ API = (
     Formula(
         "break_even_against_api", "volume(machine_price, saved_against_api)", "rows",
         "after which the machine has earned its price, beside the API",
+    ),
+    Formula(
+        "years_against_api", "break_even_against_api * job_seconds / rows / 3600 / 8760", "years",
+        "of work day and night that they take; beyond the machine's life it never pays",
     ),
 )  # fmt: skip
 PER_TOKEN = (
@@ -50,8 +58,8 @@ OWN_RESULTS = (
     "own_cost", "job_seconds", "energy", "electricity_cost", "capital_cost", "running_cost", "bytes_read",
     "bytes_written", "wear", "own_cost_per_million_tokens",
 )  # fmt: skip
-RENT_RESULTS = ("rented_hours", "rented_cost", "break_even_against_rent")
-API_RESULTS = ("api_cost", "break_even_against_api")
+RENT_RESULTS = ("rented_hours", "rented_cost", "break_even_against_rent", "years_against_rent")
+API_RESULTS = ("api_cost", "break_even_against_api", "years_against_api")
 
 
 def job_formulas(*, rented: bool, api: bool) -> tuple[Formula, ...]:
