@@ -48,8 +48,15 @@ def gguf_backend(model: GgufModel, vocabulary: GgufVocabulary) -> Tokenizer:
 def _bytewise(vocabulary: GgufVocabulary, model: GgufModel) -> Tokenizer:
     """A vocabulary of bytes and merges, as GPT-2's."""
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
-    whole_first = vocabulary.cut in WHOLE_FIRST
-    backend = Tokenizer(models.BPE(_ids(vocabulary), merges, ignore_merges=whole_first))
+    ids, whole_first = _ids(vocabulary), vocabulary.cut in WHOLE_FIRST
+    # The library panics where it meets one of these, past every `except`.
+    stray = next((merge for merge in merges if not {*merge, "".join(merge)} <= ids.keys()), None)
+    if stray is not None:
+        raise CheckpointError(
+            f"the tokenizer in {model.path} cannot be made: it merges {stray[0]!r:.40} and {stray[1]!r:.40}, which are "
+            f"no tokens of it, or give none; fetch another file of the model"
+        )
+    backend = Tokenizer(models.BPE(ids, merges, ignore_merges=whole_first))
     backend.decoder = decoders.ByteLevel()
     if vocabulary.cut in COMPOSED:
         backend.normalizer = normalizers.NFC()

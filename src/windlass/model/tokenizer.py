@@ -46,7 +46,7 @@ class Tokenizer:
                 )
             return NoTokenizer(str(path))
         try:
-            return Tokenizer(AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False))
+            inner = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         except UnicodeEncodeError as error:  # the tokenizers library takes no other name of a file
             raise CheckpointError(
                 f"the tokenizer in {path} cannot be read: the folder's name is not UTF-8; rename the folder"
@@ -55,6 +55,7 @@ class Tokenizer:
             raise CheckpointError(
                 f"the tokenizer in {path} cannot be read: {_first_line(error)}; download its files again"
             ) from error
+        return Tokenizer(inner)
 
     @property
     def vocab_size(self) -> int:
