@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import pytest
@@ -12,6 +13,8 @@ from gguf_models import finish
 from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_ends import end_ids
 from windlass.facts.gguf_model import read_gguf
+from windlass.facts.gguf_vocabulary import GgufVocabulary
+from windlass.model.gguf_backend import gguf_backend
 from windlass.model.gguf_cuts import cut_by
 from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
@@ -210,3 +213,12 @@ def test_a_vocabulary_that_is_not_sound_is_an_error_in_one_line(writer: gguf.GGU
     writer.add_token_merges(["a c"])
     with pytest.raises(CheckpointError, match=r"model\.gguf cannot be made: .*; fetch another"):
         made(writer, tmp_path)
+
+
+@pytest.mark.parametrize(("tokens", "merge"), [(["a"], "a b"), (["a", "b"], "a b")], ids=["no token", "gives none"])
+def test_a_merge_that_is_none_is_an_error_of_the_file(tokens: list[str], merge: str) -> None:
+    """The second one makes the library panic, which no `except Exception` hears."""
+    rest = (None, None, None, None, False, False, False, None)
+    vocabulary = GgufVocabulary("gpt2", "gpt-2", tokens, [], [1] * len(tokens), [merge], *rest)
+    with pytest.raises(CheckpointError, match="model.gguf cannot be made: it merges 'a' and 'b'"):
+        gguf_backend(SimpleNamespace(path="model.gguf", architecture="llama"), vocabulary)
