@@ -133,6 +133,43 @@ def test_freed_blocks_go_back_to_the_system() -> None:
     assert result.stdout.split() == ["True", "True", "True", "True"]
 
 
+LEAVES_NO_HOLE = """
+import torch
+from windlass.memory.process_memory import big_blocks_outside_heap, limit_malloc
+def heap():
+    ends = next(line.split()[0].split("-") for line in open("/proc/self/maps") if "[heap]" in line)
+    return (int(ends[1], 16) - int(ends[0], 16)) >> 20
+def placeholders():
+    kept = []
+    for _ in range(40):
+        block = torch.empty(8 << 20, dtype=torch.uint8)
+        kept.append(torch.empty(40_000, dtype=torch.uint8))  # lands where the block was, and the next does not fit
+        block = None
+        kept.append(torch.empty(40_000, dtype=torch.uint8))
+    return kept
+print(limit_malloc(), end=" ")
+before = heap()
+with big_blocks_outside_heap():
+    kept = placeholders()
+print(heap() - before < 32, end=" ")
+before = heap()
+kept += placeholders()
+print(heap() - before > 64)  # and now they are on the heap again
+"""
+
+
+@linux
+def test_big_blocks_can_be_kept_out_of_the_heap() -> None:
+    source = Path(__file__).resolve().parent.parent / "src"
+    result = subprocess.run(
+        [sys.executable, "-c", LEAVES_NO_HOLE],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(source)},
+    )  # fmt: skip
+    if result.stdout.startswith("False"):
+        pytest.skip("the C library is not the GNU one")
+    assert result.stdout.split() == ["True", "True", "True"]
+
+
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("windlass.memory.process_memory.LINUX", False)
     assert not limit_malloc() and not return_free_memory()

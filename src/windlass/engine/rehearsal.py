@@ -16,7 +16,13 @@ from windlass.kernels.attention_batch import AttentionBatch
 from windlass.kernels.packed_pages import PackedPages
 from windlass.kernels.page_store import PAGE_TOKENS, PageStore
 from windlass.kernels.token_span import TokenSpan
-from windlass.memory.process_memory import peak_resident_bytes, reset_peak, resident_bytes, return_free_memory
+from windlass.memory.process_memory import (
+    big_blocks_outside_heap,
+    peak_resident_bytes,
+    reset_peak,
+    resident_bytes,
+    return_free_memory,
+)
 from windlass.model.attention import connect_attention
 from windlass.model.conductor import Seat
 from windlass.model.kvcache import KVCache
@@ -169,11 +175,12 @@ class Rehearsal:
         """An expert of nothing, of the right shapes."""
         name, count = self.lifted.experts[layer]
         module = self.lifted.layers[layer].module.get_submodule(name)
-        return {
-            attribute: torch.empty(parameter.shape[1:], dtype=parameter.dtype, device=self.device)
-            for attribute, parameter in module._parameters.items()
-            if parameter is not None and parameter.shape[0] == count
-        }
+        with big_blocks_outside_heap():
+            return {
+                attribute: torch.empty(parameter.shape[1:], dtype=parameter.dtype, device=self.device)
+                for attribute, parameter in module._parameters.items()
+                if parameter is not None and parameter.shape[0] == count
+            }
 
     def _play(self, layer: nn.Module, row: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         positions = torch.arange(self._tokens, device=self.device)[None]
@@ -271,10 +278,11 @@ def _cache_of_one(
 def _lend_nothing(slots: Sequence[Slot], device: torch.device) -> int:
     """Untouched memory of the right shapes: on the host it reads as zeros and takes no room. Returns its bytes."""
     nbytes = 0
-    for slot in slots:
-        weight = torch.empty(slot.empty.shape, dtype=slot.empty.dtype, device=device)
-        slot.lend(weight)
-        nbytes += weight.nbytes
+    with big_blocks_outside_heap():
+        for slot in slots:
+            weight = torch.empty(slot.empty.shape, dtype=slot.empty.dtype, device=device)
+            slot.lend(weight)
+            nbytes += weight.nbytes
     return nbytes
 
 

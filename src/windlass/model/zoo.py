@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from windlass.errors import UnsupportedModel
+from windlass.memory.process_memory import big_blocks_outside_heap
 from windlass.model.attention import ATTENTION
 from windlass.model.conductor import Seat
 from windlass.model.experts import EXPERTS, ExpertsPort, connect_experts, experts_modules
@@ -48,7 +49,8 @@ class LiftedModel:
 
 def build(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """The model of a config, parameters on meta in `dtype`, buffers real on `device`, attention and experts ours."""
-    with init_empty_weights(include_buffers=False):
+    # A parameter is real for a moment before it is empty.
+    with big_blocks_outside_heap(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=ATTENTION, trust_remote_code=False
         )
