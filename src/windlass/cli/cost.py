@@ -12,7 +12,15 @@ from windlass.cli.cost_flags import CostFlags
 from windlass.cli.late import late, require_plotting
 from windlass.cli.numbers import counting, real
 from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
-from windlass.cli.planned_work import check_length, described, machine_here, model_or_shape, place_of, workload
+from windlass.cli.planned_work import (
+    check_length,
+    described,
+    limits_here,
+    machine_here,
+    model_or_shape,
+    place_of,
+    workload,
+)
 from windlass.errors import UsageError
 from windlass.facts.catalogue import catalogue, machine_named
 from windlass.facts.weight_formats import SMALLER_FORMATS
@@ -67,7 +75,8 @@ def job(
     here = machine_here(machine, limit, place_of(named))
     on_host = machine.device == "cpu"
     device = machine.machine if machine.machine in catalogue() and not on_host else questions.device_of(here)
-    own = questions.Place(here, "cpu" if on_host else device, limit.limits(on_host), machine.machine is None)
+    limits = limits_here(limit, machine, here, named, asked)
+    own = questions.Place(here, "cpu" if on_host else device, limits, machine.machine is None)
     rented = _place(rent, None)
     _write(questions.job_report(facts, asked, own, rented, limit.formats, _changes(cost)), cost)
 

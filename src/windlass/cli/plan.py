@@ -12,7 +12,15 @@ import typer
 from windlass.cli.late import late
 from windlass.cli.output_flags import AsJson
 from windlass.cli.plan_flags import LimitFlags, MachineFlags, WorkFlags
-from windlass.cli.planned_work import check_length, described, machine_here, model_or_shape, place_of, workload
+from windlass.cli.planned_work import (
+    check_length,
+    described,
+    limits_here,
+    machine_here,
+    model_or_shape,
+    place_of,
+    workload,
+)
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
 from windlass.facts.cache_format import cache_format
@@ -68,8 +76,9 @@ def plan(
     job = late("jobs.planning")
     asked = workload(job, work, named, facts.max_model_len)
     check_length(facts, asked)
-    limits = limit.limits(machine.device == "cpu")
-    found = job.planned(facts, asked, machine_here(machine, limit, place_of(named)), limits, seconds, limit.formats)
+    here = machine_here(machine, limit, place_of(named))
+    limits = limits_here(limit, machine, here, named, asked, dtype, kv_cache_dtype)
+    found = job.planned(facts, asked, here, limits, seconds, limit.formats)
     if target is not None:
         write_plan(target, found.file)
     _draw(drawing, found, str(named))

@@ -1,6 +1,7 @@
 """What `windlass plan` and `windlass cost` ask about: which model, which work, on which machine."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from windlass.facts.machine_store import kept_machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.shape import Shape, shape_named, shapes
 from windlass.facts.workload import Workload
+from windlass.planner.estimate import Limits, micro_batch_width
 from windlass.units import parse_size
 
 
@@ -69,6 +71,24 @@ def check_length(facts: ModelFacts, workload: Workload) -> None:
             f"{workload.prompt_len} tokens of prompt and {workload.gen_len} to generate exceed the "
             f"{facts.max_model_len} that {facts.name} takes; shorten one of them"
         )
+
+
+def limits_here(
+    flags: LimitFlags,
+    machine: MachineFlags,
+    here: Machine,
+    named: str | Shape,
+    workload: Workload,
+    dtype: str = "auto",
+    kv_cache_dtype: str = "auto",
+) -> Limits:
+    """The limits; with what a run holds, where it would run on the host of this machine and its files lie here."""
+    on_host = machine.device == "cpu"
+    limits, place = flags.limits(on_host), place_of(named)
+    if place is None or machine.machine is not None or (here.device is not None and not on_host):
+        return limits
+    width = micro_batch_width(workload, limits)
+    return replace(limits, footprint=late("jobs.footprints").footprint_of(place, dtype, kv_cache_dtype, width))
 
 
 def machine_here(flags: MachineFlags, limit: LimitFlags, place: Path | None) -> Machine:

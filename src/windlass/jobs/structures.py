@@ -5,9 +5,7 @@ An answer is kept by the hash of all it depends on: the config, the names of the
 
 import hashlib
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +18,7 @@ from windlass.facts.shape import Shape
 from windlass.facts.shape_structures import shipped_structure
 from windlass.facts.tensor_name import samples
 from windlass.jobs.child import output_of
+from windlass.jobs.kept_answer import keep_answer, kept_answer
 from windlass.settings import cache_folder
 
 # Looking for garbage while transformers is imported is a fifth of the time that takes.
@@ -58,33 +57,22 @@ def _known_or_asked(question: Mapping[str, Any], decisive: Any) -> ModelStructur
     """The answer kept for what is `decisive` about a question, else a new one."""
     written = json.dumps([FORM, version("transformers"), decisive], sort_keys=True)
     file = cache_folder() / "configs" / f"{hashlib.sha256(written.encode()).hexdigest()[:32]}.json"
-    known = _kept(file)
+    known = _read(kept_answer(file))
     if known is not None:
         return known
     answer = json.loads(output_of([sys.executable, "-c", PROGRAM], json.dumps(question)))
     if "error" in answer:
         kind, message = answer["error"]
         raise _error_named(kind)(message)
-    _keep(file, answer["structure"])
+    keep_answer(file, answer["structure"])
     return ModelStructure.from_json(answer["structure"])
 
 
-def _kept(file: Path) -> ModelStructure | None:
+def _read(known: Any) -> ModelStructure | None:
     try:
-        return ModelStructure.from_json(json.loads(file.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ModelStructure.from_json(known)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None  # absent, or broken: it will be asked for again
-
-
-def _keep(file: Path, structure: Mapping[str, Any]) -> None:
-    """Written whole or not at all: two processes may describe the same model at once."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as half:
-            json.dump(structure, half)
-        os.replace(half.name, file)
-    except OSError:
-        return  # a cache that cannot be written costs seconds next time, nothing else
 
 
 def _error_named(kind: str) -> type[WindlassError]:

@@ -8,6 +8,7 @@ and the result of attention, the residual) and three as wide as the feed-forward
 from dataclasses import dataclass
 
 from windlass.errors import UsageError
+from windlass.facts.footprint import Footprint
 from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.workload import Workload
@@ -27,7 +28,10 @@ PAGE_TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What somebody asked for: bytes, None or 0 where nothing was said. `on_host` computes there, device or not."""
+    """What somebody asked for: bytes, None or 0 where nothing was said. `on_host` computes there, device or not.
+
+    `footprint` is what a run on this machine was measured to hold, where that is known.
+    """
 
     host_memory: int | None = None
     gpu_memory: int | None = None
@@ -35,6 +39,7 @@ class Limits:
     block_size: int = 0
     micro_batch_tokens: int | None = None
     on_host: bool = False
+    footprint: Footprint | None = None
 
 
 def estimated_demands(model: ModelFacts, workload: Workload, machine: Machine, limits: Limits) -> Demands:
@@ -43,18 +48,18 @@ def estimated_demands(model: ModelFacts, workload: Workload, machine: Machine, l
     if limits.gpu_memory is not None and not beside:
         why = "--device cpu computes on the host" if limits.on_host else f"{machine.name} has no device"
         raise UsageError(f"--gpu-memory has no effect: {why}; leave it out, or name a device as in --machine rtx3090")
-    base = machine.process_bytes
+    seen, width = limits.footprint, micro_batch_width(workload, limits)
+    base = seen.process_bytes if seen is not None else machine.process_bytes
     host = _budget("--host-memory", limits.host_memory, machine.host.memory, base)
-    width = limits.micro_batch_tokens or min(MICRO_BATCH_TOKENS, max(1, workload.num_prompts * workload.prompt_len))
     device = 0
     if beside and machine.device is not None:
         device = _budget("--gpu-memory", limits.gpu_memory, machine.device.memory, DEVICE_CONTEXT)
     return Demands(
         budget=device if beside else host,
         base=DEVICE_CONTEXT if beside else base,
-        activations=activation_bytes(model, width),
+        activations=activation_bytes(model, width) if seen is None else seen.activations * width // seen.width,
         micro_batch_tokens=width,
-        rows_held=1.0,
+        rows_held=1.0 if seen is None else seen.rows_held,
         page_tokens=PAGE_TOKENS,
         device="cuda:0" if beside else "cpu",
         block_size=limits.block_size,
@@ -64,6 +69,11 @@ def estimated_demands(model: ModelFacts, workload: Workload, machine: Machine, l
         plain_row=beside,
         width_fixed=limits.micro_batch_tokens is not None,
     )
+
+
+def micro_batch_width(workload: Workload, limits: Limits) -> int:
+    """Tokens of a micro-batch to begin with, as a run has them."""
+    return limits.micro_batch_tokens or min(MICRO_BATCH_TOKENS, max(1, workload.num_prompts * workload.prompt_len))
 
 
 def activation_bytes(model: ModelFacts, rows: int) -> int:
