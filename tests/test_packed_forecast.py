@@ -208,6 +208,15 @@ class TestMeasuring:
         found = measure_packed_products(packing, torch.float32, torch.device("cpu"), shapes, (1, 4))
         assert found.points == ((1, 4 * (48 * 64 + 32 * 128)), (4, 16 * (48 * 64 + 32 * 128))) and len(walked) == 2
 
+    def test_a_kernel_is_compiled_before_the_clock_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        happened: list[str] = []
+        monkeypatch.setattr("windlass.kernels.packed_rates.packed_linear", lambda *given: happened.append("product"))
+        monkeypatch.setattr(
+            "windlass.kernels.packed_rates.typical_seconds", lambda *given: happened.append("clock") or 0.5
+        )
+        measure_packed_products(INT4, torch.float32, torch.device("cpu"), ((32, 64),), (1,))
+        assert happened == ["product", "clock"]
+
     def test_its_matrices_hold_numbers(self) -> None:
         for packing in (INT4, INT8):
             matrix = random_matrix(packing, (32, 128), torch.device("cpu"))
