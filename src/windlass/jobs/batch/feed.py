@@ -33,7 +33,9 @@ class Feed:
         """What the window that is left needs, and no less than `before`."""
         assert self.left
         needed = workload_of(self.left, self._limit)
-        needed = replace(needed, num_prompts=max(needed.num_prompts, self._total or 0))
+        # A row may want several answers, and those that are not read yet are taken to want as many.
+        expected = round((self._total or 0) * needed.num_prompts / len(self.left))
+        needed = replace(needed, num_prompts=max(needed.num_prompts, expected))
         if before is None:
             return needed
         if self._holds(before, needed) and needed.num_prompts <= before.num_prompts:
