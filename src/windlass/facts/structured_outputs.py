@@ -21,7 +21,7 @@ _NAMES = (
 
 # Between two tokens of JSON a model may write a space, or begin a line and indent it. Without a limit some models write
 # white space until they are cut.
-SPACE_BETWEEN = r" |\n[ \t]{0,20}"
+SPACE_BETWEEN = r" |\n[ \t]{0,8}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
