@@ -15,6 +15,7 @@ from windlass.errors import (
 )
 from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.structured_outputs import StructuredOutputsParams
 
 __all__ = [
     "BudgetError",
@@ -28,6 +29,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "StorageError",
+    "StructuredOutputsParams",
     "UnsupportedModel",
     "UsageError",
     "WindlassError",

@@ -76,7 +76,7 @@ class JobIdentity:
 
 def _change(name: str, before: tuple[object, bool], now: tuple[object, bool]) -> str:
     """What became of a value; each is told with whether a flag gave it, since else it is the model's own."""
-    (was, was_given), (value, is_given) = before, now
+    (was, was_given), (value, is_given) = (_short(before[0]), before[1]), (_short(now[0]), now[1])
     flag, own = f"--{name.replace('_', '-')}", name.replace("_", " ")
     if was_given and is_given:
         return f"{flag} was {was}, is {value}"
@@ -85,6 +85,11 @@ def _change(name: str, before: tuple[object, bool], now: tuple[object, bool]) ->
     if is_given:
         return f"{flag} was not given, with {was} the model's own, is {value}"
     return f"the model's own {own} was {was}, is {value}"
+
+
+def _short(value: object) -> str:
+    """A schema may be long."""
+    return f"{value!s:.80}"
 
 
 def _plain(values: Values) -> Values:
