@@ -55,15 +55,15 @@ def test_a_forecast_in_the_file_stays_beside_the_run(model: str, tmp_path: Path)
 
 
 def test_an_interrupted_run_leaves_its_timeline(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Generation.run
+    whole = Generation.run_line
 
-    def interrupted(self: Generation, sequences: Any) -> Iterator[Any]:
-        for number, output in enumerate(whole(self, sequences)):
+    def interrupted(self: Generation, line: Any) -> Iterator[Any]:
+        for number, output in enumerate(whole(self, line)):
             if number == 3:
                 raise KeyboardInterrupt
             yield output
 
-    monkeypatch.setattr(Generation, "run", interrupted)
+    monkeypatch.setattr(Generation, "run_line", interrupted)
     file = tmp_path / "t.json"
     result = windlass("run", model, "Once", "--max-tokens", "20", "--timeline", str(file))
     assert result.exit_code == 130
