@@ -154,7 +154,7 @@ class TestARowOfABatch:
 
         plain, form = identity(), identity(structured_outputs={"json": SCHEMA})
         assert "structured_outputs" not in plain.defaults and "schema" not in plain.defaults
-        assert [change[:24] for change in form.changes_since(plain)] == ['--schema was None, is {"']
+        assert [change[:29] for change in form.changes_since(plain)] == ['--schema was not given, is {"']
         turned = identity(structured_outputs={"json": json.dumps(SCHEMA, sort_keys=True)})
         keys = {job.row_key(asked) for job in (plain, form, turned) if isinstance(asked := row(), BatchRow)}
         assert len(keys) == 3

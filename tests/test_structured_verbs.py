@@ -6,14 +6,13 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jsonschema_rs
 import pytest
 from transformers import AutoConfig
 from typer.testing import CliRunner
 
-from fake_llm import FakeLLM
 from gguf_models import write_gguf
 from job_world import JobWorld
 from test_gguf_tokenizer import write_stories
@@ -21,6 +20,7 @@ from windlass.cli.main import app
 from windlass.engine.llm import LLM
 from windlass.facts.job_settings import JobSettings
 from windlass.jobs.batch.ending import DONE, STOPPED
+from windlass.jobs.batch.engine_call import EngineCall
 from windlass.packaged_model import packaged_model_folder
 
 SCHEMA: dict[str, Any] = {
@@ -83,7 +83,7 @@ def test_rows_of_a_batch_have_the_form_of_the_job_or_their_own(schema: Path, tmp
     assert "at #/items; change it" in bad["error"]["message"]
     source.write_text(json.dumps({"prompt": "ROMEO:"}) + "\n")
     changed = said("batch", MODEL, "-i", source, "-o", target, "-q", "--max-tokens", 200, "--choice", "a,b", code=2)
-    assert "--choice was None, is ['a', 'b']; --schema was {" in changed and "--restart" in changed
+    assert "--choice was not given, is ['a', 'b']; --schema was {" in changed and "--restart" in changed
 
 
 def test_a_job_that_was_stopped_inside_an_answer_goes_on_to_the_same_tokens(tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ def test_a_job_that_was_stopped_inside_an_answer_goes_on_to_the_same_tokens(tmp_
             world.ask(*rows)
             for _ in range(stops):
                 asked = iter(range(7))
-                ending = world.start(cast(FakeLLM, llm), lambda asked=asked: next(asked, None) is None)
+                ending = world.start(EngineCall(llm), lambda asked=asked: next(asked, None) is None)
                 assert ending == STOPPED
-            assert world.start(cast(FakeLLM, llm)) == DONE
+            assert world.start(EngineCall(llm)) == DONE
             bodies = [row["response"]["body"]["choices"] for row in world.written()]
             answers.append(bodies)
     assert answers[0] == answers[1] and len(answers[0]) == len(forms)

@@ -68,15 +68,19 @@ class JobIdentity:
 
     def _changes_of_values(self, before: "JobIdentity", were: Values, are: Values) -> list[str]:
         return [
-            _change(name, (were.get(name), name in before.given), (are.get(name), name in self.given))
+            _change(name, (_told(were, name), before._gives(name, are)), (_told(are, name), self._gives(name, were)))
             for name in sorted({*were, *are})
             if were.get(name) != are.get(name)
         ]
 
+    def _gives(self, name: str, others: Values) -> bool:
+        """Whether a flag gave the value; what one of two jobs has no value of is never the model's own."""
+        return name in self.given or name not in others or name not in {**self.formats, **self.defaults}
 
-def _change(name: str, before: tuple[object, bool], now: tuple[object, bool]) -> str:
+
+def _change(name: str, before: tuple[str, bool], now: tuple[str, bool]) -> str:
     """What became of a value; each is told with whether a flag gave it, since else it is the model's own."""
-    (was, was_given), (value, is_given) = (_short(before[0]), before[1]), (_short(now[0]), now[1])
+    (was, was_given), (value, is_given) = before, now
     flag, own = f"--{name.replace('_', '-')}", name.replace("_", " ")
     if was_given and is_given:
         return f"{flag} was {was}, is {value}"
@@ -87,9 +91,9 @@ def _change(name: str, before: tuple[object, bool], now: tuple[object, bool]) ->
     return f"the model's own {own} was {was}, is {value}"
 
 
-def _short(value: object) -> str:
-    """A schema may be long."""
-    return f"{value!s:.80}"
+def _told(values: Values, name: str) -> str:
+    """What has no value of the model's own is not there unless a flag gave it; a schema may be long."""
+    return f"{values[name]!s:.80}" if name in values else "not given"
 
 
 def _plain(values: Values) -> Values:
