@@ -78,23 +78,28 @@ def chat(
         closing(screens),
         opened(name, budget, on_progress) as llm,
     ):
-        talk = late("jobs.chat").Chat(llm, sampling.applied_to(llm.default_sampling_params), system, lambda: stop.asked)
-        plan = talk.open()
-        screens.say(plan.lines())
-        screens.close()
-        door = _Door(talk, llm, screens, stop, output)
-        door.show(talk.first_notice())
-        if sys.stdin.isatty():
-            door.converse()
-        else:
-            door.answer_lines()
+        params = sampling.applied_to(llm.default_sampling_params)
+        _talk(late("jobs.local_answerer").LocalAnswerer(llm, params), system, screens, stop, output)
+
+
+def _talk(answerer: Any, system: str | None, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
+    """To the end of the conversation."""
+    talk = late("jobs.chat").Chat(answerer, system, lambda: stop.asked)
+    screens.say(talk.open())
+    screens.close()
+    door = _Door(talk, answerer, screens, stop, output)
+    door.show(talk.first_notice())
+    if sys.stdin.isatty():
+        door.converse()
+    else:
+        door.answer_lines()
 
 
 class _Door:
     """Between a Chat and the streams: answers to standard output, all else to standard error."""
 
-    def __init__(self, talk: Any, llm: Any, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
-        self._talk, self._llm, self._screens, self._stop, self._output = talk, llm, screens, stop, output
+    def __init__(self, talk: Any, answerer: Any, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
+        self._talk, self._answerer, self._screens, self._stop, self._output = talk, answerer, screens, stop, output
         self._written = False
         self._left = False
 
@@ -169,7 +174,7 @@ class _Door:
         self._screens.close()
         self._end_line()
         if self._output.json and event.output is not None:
-            row = {"prompt": event.question} | answer_dict(event.output, self._llm.report)
+            row = {"prompt": event.question} | answer_dict(event.output, self._answerer.report)
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
         if event.stopped and not sys.stdin.isatty():
