@@ -13,9 +13,10 @@ from windlass.economics import job, loss_law, money, search, serving, training
 from windlass.economics.assumption import Assumption, exact, read_assumption
 from windlass.economics.assumption_sets import content, own_file, settings_of
 from windlass.economics.formula import Formula
-from windlass.economics.number_text import number_text, quantity_text
+from windlass.economics.number_text import count_text, number_text, quantity_text
 from windlass.economics.sheet import Sheet, make_sheet, with_settings
 from windlass.economics.uncertainty import ranges, tornado
+from windlass.economics.vocabulary import own_assumptions, units
 from windlass.errors import UsageError
 
 FORMULAS = {
@@ -139,8 +140,69 @@ def test_every_number_of_the_data_files_has_unit_source_and_date(file: str) -> N
         assert each.unit and len(each.source) > 5 and each.date[:2] == "20" and len(each.date) in (4, 7, 10)
 
 
+def test_divisors_are_the_names_that_make_nothing_of_a_formula_where_they_are_zero() -> None:
+    for formulas in FORMULAS.values():
+        for formula in formulas:
+            for name in formula.inputs:
+                values = dict.fromkeys(formula.inputs, 0.25) | {name: 0.0}
+                words = {"ceil": math.ceil, "min": min, "max": max, "volume": lambda price, saved: price}
+                try:
+                    eval(formula.expression, {"__builtins__": {}}, words | values)
+                    fails = False
+                except ZeroDivisionError:
+                    fails = True
+                assert fails == (name in formula.divisors), (formula.expression, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "message"),
+    [
+        ("use", 1.5, "share", "a share lies between 0 and 1"),
+        ("use", -0.1, "share", "cannot be below 0"),
+        ("electricity", -0.1, "USD/kWh", "cannot be below 0"),
+        ("electricity", 1e31, "USD/kWh", "a number from 1e-30 to 1e\\+30"),
+        ("electricity", 0.3, "EUR/kWh", "is in 'EUR/kWh', and is counted in USD/kWh"),
+        ("electricty", 0.3, "USD/kWh", "no question uses the name 'electricty'; did you mean electricity"),
+    ],
+)
+def test_a_file_with_what_cannot_be_is_refused(
+    name: str, value: float, unit: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.json"
+    entry = {"name": name, "value": value, "unit": unit, "source": "me", "date": "2026"}
+    file.write_text(json.dumps([entry]))
+    with pytest.raises(UsageError, match=message):
+        own_assumptions(file)
+
+
+def test_a_file_may_serve_several_questions_and_says_each_thing_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    entries = [
+        {"name": name, "value": 0.4, "unit": units()[name], "source": "me", "date": "2026"}
+        for name in ("electricity", "mfu", "provider_margin")
+    ]
+    file.write_text(json.dumps(entries))
+    assert set(own_assumptions(file)) == {"electricity", "mfu", "provider_margin"}
+    file.write_text(json.dumps([*entries, entries[0]]))
+    with pytest.raises(UsageError, match="electricity stands there more than once"):
+        own_assumptions(file)
+
+
+def test_a_formula_without_a_value_is_named_with_its_numbers() -> None:
+    formulas = (Formula("left", "a - b", "m", ""), Formula("share", "a / left", "m", ""))
+    with pytest.raises(UsageError, match=r"a field: share = 2 / 0 has no value"):
+        make_sheet("a field", formulas, ("share",), {"a": known("a", 2.0), "b": known("b", 2.0)})
+
+
 def test_numbers_are_written_with_four_digits_and_their_unit() -> None:
     texts = [number_text(value) for value in (0.0095667, 1398071.6, 3.15e23, 0.0, 12.0, 2.667e-5, math.inf)]
     assert texts == ["0.009567", "1,398,000", "3.15e+23", "0", "12", "2.667e-05", "never"]
+    # A count is no measurement: none of its digits is left out.
+    assert [number_text(12288.0), number_text(12288.0, plain=True), number_text(12288.4)] == [
+        "12,288",
+        "12288",
+        "12,290",
+    ]
+    assert [count_text(n) for n in (7e10, 1.4e12, 999.0, 1e30)] == ["70 billion", "1.4 trillion", "999", "1e+30"]
     assert quantity_text(6.03e9, "bytes") == "6.03 GB" and quantity_text(19_040, "s") == "19,040 s (5 h 17 min)"
     assert json.loads(json.dumps(exact("a", 1, "m", "s", "2026").as_dict()))["low"] == 1

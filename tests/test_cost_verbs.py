@@ -11,10 +11,15 @@ from typer.testing import CliRunner
 
 from planned_models import decoder, laptop, workstation
 from windlass.cli.main import app
+from windlass.economics.assumption import Assumption
+from windlass.economics.formula import Formula
 from windlass.economics.inference import inference, inferences
+from windlass.economics.pictures import ways
 from windlass.economics.power import EnergyCounter, energy_counters, joules_between, own_ratings
 from windlass.economics.questions import device_of
+from windlass.economics.report import CostReport
 from windlass.economics.serving import cheapest_block
+from windlass.economics.sheet import Sheet, make_sheet
 from windlass.economics.trajectory import AS_IT_WAS, Point, published_tokens, yearly_factor
 from windlass.facts.catalogue import catalogue, machine_named
 from windlass.facts.workload import Workload
@@ -122,6 +127,9 @@ def test_the_trajectory_keeps_old_prices_at_their_date_and_ends_with_a_card() ->
     assert (tokens[0]["year"], tokens[0]["cost"]) == (pytest.approx(2021 + 10 / 12), 60)
     assert tokens[-1]["what"] == "opt-125m, rtx3090" and tokens[-1]["source"].startswith("forecast of")
     training = {point["what"]: point["cost"] for point in report["points"] if point["series"] == AS_IT_WAS}
+    ranged = [point for point in report["points"] if point["high"] is not None]
+    assert {point["what"] for point in ranged} >= {"V100", "H100", "opt-125m, rtx3090"}
+    assert all(point["low"] < point["cost"] < point["high"] for point in ranged)
     # Lambda's estimate of 2020, which is published and not used: 4.6 million dollars.
     assert training["V100"] == pytest.approx(4.6e6, rel=0.1)
 
@@ -130,6 +138,36 @@ def test_the_yearly_factor_of_a_straight_fall_is_that_fall() -> None:
     points = [Point("a", "b", 2020.0 + year, 100 / 3**year, "USD", "a test") for year in range(4)]
     assert yearly_factor(points) == pytest.approx(3)
     assert yearly_factor(published_tokens()) > 3
+
+
+def test_the_cheapest_model_of_a_loss_is_told_and_no_neighbour_is_cheaper() -> None:
+    arguments = ("train", "--loss", "2.0", "--served-tokens", "1e13")
+    found = figures(told(*arguments))
+    size, data = found["parameters"], found["training_tokens"]
+    out = windlass(*arguments)[1]
+    assert "6.008 billion parameters on 4.506 trillion tokens, the cheapest of loss 2" in out
+    assert "  parameters " in out and "layers, width and context are not known" in out
+
+    def spent(size: float) -> float:
+        left = 2.0 - 1.69 - 406.4 / size**0.34
+        return float(6 * size * (410.7 / left) ** (1 / 0.28) / 0.4 + 2 * size * 1e13 / 0.3)
+
+    assert 1.69 + 406.4 / size**0.34 + 410.7 / data**0.28 == pytest.approx(2.0)
+    assert spent(size) < min(spent(size * 1.02), spent(size / 1.02))
+
+
+def test_a_picture_compares_what_can_be_compared() -> None:
+    def sheet(title: str, unit: str) -> Sheet:
+        pool = {"a": Assumption("a", 2.0, "USD", "a test", "2026", 1.0, 4.0)}
+        formulas = (Formula("cost", "2 * a", unit, "all of it"), Formula("part", "a / 2", "USD", "a part of it"))
+        return make_sheet(title, formulas, ("cost", "part"), pool)
+
+    one = ways(CostReport("one", (sheet("x", "USD"),)))
+    assert [(way.name, way.value) for way in one] == [("cost: all of it", 4.0), ("part: a part of it", 1.0)]
+    assert one[0].spread.low < 4.0 < one[0].spread.high
+    two = ways(CostReport("two", (sheet("x", "USD"), sheet("y", "USD"), sheet("z", "USD/query"))))
+    assert [way.name for way in two] == ["x: cost", "y: cost"]
+    assert ways(CostReport("three", (sheet("x", "USD"), sheet("z", "h")))) == []
 
 
 @pytest.mark.parametrize(
@@ -163,6 +201,18 @@ def test_a_picture_is_drawn_with_units_on_its_axes(name: str, arguments: tuple[s
             "chip_per_hour is not known; give it with --set chip_per_hour=VALUE",
         ),
         ((*SERVE, "--queries-per-day", "0"), "must be above 0"),
+        ((*SERVE, "--queries-per-day", "1e300"), "queries_per_day is 1e+300; give 0, or a number from"),
+        ((*SERVE, "--set", "fill=0"), "fill is 0, and is divided by"),
+        ((*SERVE, "--set", "fill=2"), "--set fill=2: fill is 2; a share lies between 0 and 1"),
+        ((*SERVE, "--set", "rent_per_hour=-5"), "rent_per_hour is -5; it cannot be below 0"),
+        ((*SERVE, "--set", "prefill_seconds=0", "--set", "decode_seconds=0"), "/ 0 has no value; give other"),
+        (("search", "--set", "words_per_1k_tokens=0"), "words_per_1k_tokens is 0, and is divided by"),
+        (("search", "--only-2023", "--set", "results=1e308"), "a number from 1e-30 to 1e+30"),
+        (("train", "gpt3", "--mfu", "1.5"), "--mfu 1.5 is above 1, the whole peak"),
+        (("train", "--params", "1e300", "--tokens", "1e300"), "parameters is 1e+300"),
+        (("train", "--loss", "1.690001"), "--loss 1.690001 is out of reach"),
+        (("train", "--loss", "100"), "--loss 100 is above 12, which guessing reaches"),
+        (("train", "--loss", "2", "--set", "loss_alpha=0"), "loss_alpha is 0, and the law wants it above 0"),
         (("serve", "opt-125m", "--tokens-in", "3000"), "exceed the 2048 that opt-125m takes"),
     ],
 )

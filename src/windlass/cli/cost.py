@@ -162,6 +162,8 @@ def train(
     for flag, value in (("--params", params), ("--tokens", tokens), ("--served-tokens", served_tokens), ("--mfu", mfu)):
         if value is not None and value <= 0:
             raise UsageError(f"{flag} {value:g} must be above 0; write it as {'0.4' if flag == '--mfu' else '7e9'}")
+    if mfu is not None and mfu > 1:
+        raise UsageError(f"--mfu {mfu:g} is above 1, the whole peak; write it as 0.4")
     if sum((model is not None, params is not None or tokens is not None, loss is not None)) != 1:
         raise UsageError(
             "name MODEL, or --params and --tokens, or --loss: one of the three, as in windlass cost train gpt3"
@@ -173,7 +175,9 @@ def train(
     elif params is None or tokens is None:
         raise UsageError("--params and --tokens belong together; give both, as in --params 70e9 --tokens 1.4e12")
     else:
-        title, sizes = f"{params:.3g} parameters on {tokens:.3g} tokens", training.model_of(params, tokens)
+        counted = late("economics.number_text").count_text
+        title = f"{counted(params)} parameters on {counted(tokens)} tokens"
+        sizes = training.model_of(params, tokens)
     report = questions.training_report(title, sizes, chips, fit, served_tokens, changes, with_2023=model is not None)
     _write(report, cost)
 
@@ -200,7 +204,7 @@ def _check(cost: CostFlags) -> None:
 def _changes(cost: CostFlags, more: dict[str, float] | None = None) -> Any:
     sets = late("economics.assumption_sets")
     settings = sets.settings_of(cost.settings or []) | (more or {})
-    return late("economics.questions").Changes(sets.own_file(cost.assumptions), settings)
+    return late("economics.questions").Changes(late("economics.vocabulary").own_assumptions(cost.assumptions), settings)
 
 
 def _known(device: str) -> str:

@@ -12,6 +12,9 @@ from windlass.errors import UsageError
 # Standard deviations within which nine tenths of a normal distribution lie, on either side of the middle.
 NINE_TENTHS = 1.6448536269514722
 
+# Between these every formula stays within what a float holds; no price, rate or count comes near.
+TINIEST, LARGEST = 1e-30, 1e30
+
 Drawn = NDArray[np.float64]
 
 
@@ -61,6 +64,16 @@ def exact(name: str, value: float, unit: str, source: str, date: str) -> Assumpt
     return Assumption(name, value, unit, source, date, value, value)
 
 
+def check_value(what: str, value: float, unit: str) -> None:
+    """Raises UsageError, beginning with `what`, for a number that no quantity in `unit` can be."""
+    if value < 0:
+        raise UsageError(f"{what} is {value:g}; it cannot be below 0")
+    if unit == "share" and value > 1:
+        raise UsageError(f"{what} is {value:g}; a share lies between 0 and 1, as 0.3 for 30 %")
+    if value > LARGEST or 0 < value < TINIEST:
+        raise UsageError(f"{what} is {value:g}; give 0, or a number from {TINIEST:g} to {LARGEST:g}")
+
+
 def read_assumption(entry: Any, where: str) -> Assumption:
     """An entry of a data file. `low` and `high` may be left out. Raises UsageError, with `where` it stands."""
     if not isinstance(entry, dict):
@@ -78,6 +91,8 @@ def read_assumption(entry: Any, where: str) -> Assumption:
     if not low <= value <= high or (low <= 0 < value):
         raise UsageError(f"{where}: {name} is {value:g}, from {low:g} to {high:g}; the range must hold it, above 0")
     unit, source, date = (str(entry[field]) for field in ("unit", "source", "date"))
+    for number in (low, value, high):
+        check_value(f"{where}: {name}", number, unit)
     return Assumption(name, float(value), unit, source, date, float(low), float(high))
 
 

@@ -2,12 +2,13 @@
 
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from windlass.economics.assumption import Assumption, exact, read_assumption
+from windlass.economics.assumption import Assumption, check_value, exact, read_assumption
 from windlass.errors import UsageError
 
 _FOLDER = Path(__file__).with_name("data")
@@ -53,7 +54,11 @@ def own_file(path: Path | None) -> dict[str, Assumption]:
         raise UsageError(f"--assumptions {path} is no JSON: {error}; write a list of objects") from error
     if not isinstance(entries, list):
         raise UsageError(f'--assumptions {path} holds no list; write [{{"name": ..., "value": ..., ...}}, ...]')
-    return by_name(entries, str(path))
+    found = by_name(entries, str(path))
+    if len(found) < len(entries):
+        twice = next(name for name, count in Counter(str(entry["name"]) for entry in entries).items() if count > 1)
+        raise UsageError(f"{path}: {twice} stands there more than once; keep one of them")
+    return found
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, float]:
@@ -71,6 +76,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def asked(name: str, value: float, unit: str) -> Assumption:
-    """A number that the question itself gives."""
-    return exact(name, value, unit, "asked for", "now")
+def asked(name: str, value: float, unit: str, source: str = "asked for") -> Assumption:
+    """A number that the question itself gives. Raises UsageError for one that cannot be."""
+    check_value(name, value, unit)
+    return exact(name, value, unit, source, "now")

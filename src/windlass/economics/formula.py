@@ -49,6 +49,13 @@ class Formula:
         ordered = sorted(found, key=lambda node: node.col_offset)
         return tuple(dict.fromkeys(node.id for node in ordered if node.id not in FUNCTIONS))
 
+    @property
+    def divisors(self) -> frozenset[str]:
+        """The names, alone or in a product, that something is divided by: where one is 0 there is no value."""
+        nodes = ast.walk(parsed(self.expression))
+        found = [_factors(node.right) for node in nodes if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)]
+        return frozenset().union(*found)
+
     def value(self, known: Mapping[str, Value]) -> Value:
         """What comes of it."""
         return _value(parsed(self.expression), known)
@@ -63,6 +70,16 @@ class Formula:
 def parsed(expression: str) -> ast.expr:
     """The expression as a tree."""
     return ast.parse(expression, mode="eval").body
+
+
+def _factors(node: ast.expr) -> frozenset[str]:
+    if isinstance(node, ast.Name):
+        return frozenset((node.id,))
+    if not isinstance(node, ast.BinOp):
+        return frozenset()
+    if isinstance(node.op, ast.Mult | ast.Div):
+        return _factors(node.left) | _factors(node.right)
+    return _factors(node.left) if isinstance(node.op, ast.Pow) else frozenset()
 
 
 def _value(node: ast.expr, known: Mapping[str, Value]) -> Value:

@@ -24,6 +24,8 @@ LOSS = (
 HOFFMANN = "hoffmann-2022"
 # Sizes between which the law is asked: it was fitted from 4e7 to 2e10 parameters, and is stretched beyond.
 SMALLEST, LARGEST = 1e6, 1e14
+# Nats a token of guessing among the 160,000 tokens of a large vocabulary.
+GUESSING = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,11 @@ def constants(fit: str) -> dict[str, Assumption]:
 
 
 def law_of(pool: Mapping[str, Assumption]) -> LossLaw:
-    """The law with constants from a pool of assumptions."""
+    """The law with constants from a pool of assumptions. Raises UsageError where they are none of a law."""
     names = ("loss_floor", "loss_a", "loss_b", "loss_alpha", "loss_beta")
+    for name in names[2:]:
+        if pool[name].value <= 0:
+            raise UsageError(f"{name} is {pool[name].value:g}, and the law wants it above 0; --explain shows it")
     return LossLaw(*(pool[name].value for name in names))
 
 
@@ -86,7 +91,12 @@ def cheapest(law: LossLaw, loss: float, served: float = 0.0, weight: float = 1.0
     # The smallest model that reaches the loss at all, with data without end.
     least = (law.a / (loss - law.floor)) ** (1 / law.alpha) if loss > law.floor else math.inf
     if least > LARGEST / 2:
-        raise UsageError(f"--loss {loss:g} is out of reach: the law's floor is {law.floor:g}; ask for a higher loss")
+        raise UsageError(
+            f"--loss {loss:.10g} is out of reach: the law's floor is {law.floor:g}, and the largest model counted with "
+            f"has {LARGEST:g} parameters; ask for a higher loss"
+        )
+    if loss > GUESSING:
+        raise UsageError(f"--loss {loss:.10g} is above {GUESSING:g}, which guessing reaches; ask for a lower loss")
 
     def cost(log_size: float) -> float:
         size = math.exp(log_size)

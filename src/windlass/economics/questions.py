@@ -10,6 +10,7 @@ from windlass.economics.formula import Formula
 from windlass.economics.inference import inference, inferences
 from windlass.economics.loss_law import LossLaw, cheapest, constants, law_of
 from windlass.economics.money import OWNED_HOUR, TOKEN_PRICES
+from windlass.economics.number_text import count_text
 from windlass.economics.power import own_ratings
 from windlass.economics.prices import api_prices, machine_prices
 from windlass.economics.report import CostReport
@@ -155,8 +156,13 @@ def training_report(
     if with_2023:
         own = {name: pool[name] for name in (*changes.file, *changes.settings)}
         sheets.insert(0, training.january_2023(title, model, own))
-    notes = ("one run that succeeds: experiments, people and data are not counted",)
-    return CostReport(f"What training costs: {title}", tuple(sheets), notes)
+    notes = ["one run that succeeds: experiments, people and data are not counted"]
+    if not all(pool[name].value for name in ("layers", "width", "context")):
+        notes.append(
+            "attention and embeddings: layers, width and context are not known, so 6 N D alone is counted; give "
+            "--set layers= --set width= --set context= (and --set looked_up_parameters=)"
+        )
+    return CostReport(f"What training costs: {title}", tuple(sheets), tuple(notes))
 
 
 def cheapest_model(
@@ -167,8 +173,10 @@ def cheapest_model(
     law: LossLaw = law_of(pool)
     weight = pool["mfu"].value / pool["inference_utilisation"].value
     shape = cheapest(law, loss, served or 0.0, weight)
-    beside = f" and {served:.3g} tokens served" if served else ""
-    return f"the cheapest model of loss {loss:g}{beside}", training.model_of(shape.parameters, shape.tokens)
+    beside = f" with {count_text(served)} tokens served" if served else ""
+    sizes = f"{count_text(shape.parameters)} parameters on {count_text(shape.tokens)} tokens"
+    source = f"the cheapest of loss {loss:g} by Chinchilla's law"
+    return f"{sizes}, the cheapest of loss {loss:g}{beside}", training.model_of(shape.parameters, shape.tokens, source)
 
 
 def trajectory_report(model: ModelFacts, card: Place, changes: Changes) -> CostReport:
@@ -178,10 +186,9 @@ def trajectory_report(model: ModelFacts, card: Place, changes: Changes) -> CostR
     known = packaged("today", "operation") | own.assumptions() | card.prices()
     formulas = (*OWNED_HOUR, *TOKEN_PRICES, Formula("price", "(price_in + price_out) / 2", "USD/Mtoken", "in and out"))
     last = make_sheet(f"{model.name} on {card.machine.name}", formulas, ("price",), changes.over(known, *formulas))
-    here = trajectory.Point(
-        trajectory.ON_ONE_CARD, f"{model.name}, {card.device}", trajectory.LAST, last.value("price"), "USD/Mtoken",
-        own.source,
-    )  # fmt: skip
+    here = trajectory.computed_point(
+        trajectory.ON_ONE_CARD, f"{model.name}, {card.device}", trajectory.LAST, last, own.source
+    )
     points = (*trajectory.published_tokens(), here, *trajectory.training_points(trainings))
     sheets = (*(sheet for _, _, sheet in trainings), last)
     notes = ("prices stay with their date; the last token is forecast, with the card's price and power in it",)

@@ -72,10 +72,15 @@ def _trajectory(points: Sequence[Point]) -> list[str]:
         own = sorted((point for point in points if point.series == series), key=lambda point: point.year)
         fall = f": {yearly_factor(own):.1f} times cheaper each year" if len(own) > 1 else ""
         lines += ["", f"{series}{fall}"]
-        lines += [
-            f"  {_month(point.year)}  {quantity_text(point.cost, point.unit):>20s}  {point.what}" for point in own
-        ]
+        lines += [_point(point) for point in own]
     return lines
+
+
+def _point(point: Point) -> str:
+    spread = ""
+    if point.low is not None and point.high is not None:
+        spread = f"{number_text(point.low)} to {number_text(point.high)}"
+    return f"  {_month(point.year)}  {quantity_text(point.cost, point.unit):>20s}  {spread:>24s}  {point.what}"
 
 
 def _month(year: float) -> str:

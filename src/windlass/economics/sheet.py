@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from windlass.economics.assumption import Assumption
+import numpy as np
+
+from windlass.economics.assumption import Assumption, check_value
 from windlass.economics.formula import Formula, Value
 from windlass.economics.number_text import number_text, quantity_text
 from windlass.errors import UsageError
@@ -62,7 +64,8 @@ def make_sheet(
 ) -> Sheet:
     """A sheet of `formulas` with the assumptions of `pool` that they need.
 
-    A quantity of the pool that a formula would compute stays as it is given. Raises UsageError for one that is missing.
+    A quantity of the pool that a formula would compute stays as it is given. Raises UsageError for one that is missing,
+    and for numbers that a formula makes nothing of.
     """
     kept = [formula for formula in formulas if formula.name not in pool]
     made = {formula.name for formula in kept}
@@ -71,7 +74,22 @@ def make_sheet(
     if missing:
         raise UsageError(f"{title}: {missing[0]} is not known; give it with --set {missing[0]}=VALUE")
     names = dict.fromkeys((*needed, *(name for name in results if name in pool)))
-    return Sheet(title, tuple(pool[name] for name in names), tuple(kept), tuple(results))
+    sheet = Sheet(title, tuple(pool[name] for name in names), tuple(kept), tuple(results))
+    _check(sheet)
+    return sheet
+
+
+def _check(sheet: Sheet) -> None:
+    known: dict[str, Value] = {each.name: each.value for each in sheet.assumptions}
+    for formula in sheet.formulas:
+        try:
+            with np.errstate(divide="raise", invalid="raise", over="raise"):
+                known[formula.name] = formula.value(known)
+        except ArithmeticError as error:
+            raise UsageError(
+                f"{sheet.title}: {formula.name} = {formula.with_numbers(known)} has no value; "
+                "give other numbers with --set"
+            ) from error
 
 
 def known_names(pool: Iterable[str], formulas: Sequence[Formula]) -> set[str]:
@@ -82,7 +100,8 @@ def known_names(pool: Iterable[str], formulas: Sequence[Formula]) -> set[str]:
 def with_settings(
     pool: Mapping[str, Assumption], settings: Mapping[str, float], formulas: Sequence[Formula]
 ) -> dict[str, Assumption]:
-    """The pool with `settings` in it. Raises UsageError for a name that nothing here uses."""
+    """The pool with `settings` in it. Raises UsageError for a name that nothing here uses, and for a
+    number that it cannot be."""
     units = {formula.name: formula.unit for formula in formulas}
     found, allowed = dict(pool), known_names(pool, formulas)
     for name, value in settings.items():
@@ -92,5 +111,9 @@ def with_settings(
             raise UsageError(f"--set {name}={value:g}: nothing here is called {name}; {meant}")
         old = pool.get(name)
         unit = old.unit if old is not None else units.get(name, "as given")
+        check_value(f"--set {name}={value:g}: {name}", value, unit)
         found[name] = Assumption(name, value, unit, "set on the command line", "now", value, value)
+    for name in sorted(frozenset[str]().union(*(formula.divisors for formula in formulas)) & found.keys()):
+        if found[name].value == 0:
+            raise UsageError(f"{name} is 0, and is divided by; give it above 0, with --set or in the file")
     return found

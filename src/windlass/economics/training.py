@@ -35,7 +35,7 @@ TRAIN = (
     Formula("training_cost", "paid_chip_hours * chip_per_hour", "USD", "the run that succeeds, once"),
 )  # fmt: skip
 
-RESULTS = ("training_cost", "training_flops", "chip_hours", "lost_share", "days")
+RESULTS = ("training_cost", "parameters", "training_tokens", "training_flops", "chip_hours", "lost_share", "days")
 JANUARY_RESULTS = ("training_cost", "training_flops", "chip_hours")
 WITH_LOSS = (*TRAIN, *LOSS)
 SERVED = (
@@ -54,11 +54,11 @@ def model_named(name: str) -> tuple[str, dict[str, Assumption]]:
     return str(entry["title"]), by_name(entry["assumptions"], "models.json")
 
 
-def model_of(parameters: float, tokens: float) -> dict[str, Assumption]:
-    """A model of which only its sizes are known."""
+def model_of(parameters: float, tokens: float, source: str = "asked for") -> dict[str, Assumption]:
+    """A model of which only its sizes are known. Raises UsageError for sizes that cannot be."""
     sizes = {"parameters": parameters, "active_parameters": parameters}
-    found = {name: asked(name, value, "parameters") for name, value in sizes.items()}
-    return found | {"training_tokens": asked("training_tokens", tokens, "tokens")}
+    found = {name: asked(name, value, "parameters", source) for name, value in sizes.items()}
+    return found | {"training_tokens": asked("training_tokens", tokens, "tokens", source)}
 
 
 def chip(device: str, rent: Mapping[str, Assumption]) -> dict[str, Assumption]:

@@ -14,6 +14,7 @@ from windlass.economics.assumption_sets import by_name, content
 from windlass.economics.loss_law import HOFFMANN, cheapest, constants, law_of
 from windlass.economics.sheet import Sheet
 from windlass.economics.training import model_named, model_of, training_sheet
+from windlass.economics.uncertainty import ranges
 
 TOKEN_UNIT = "USD/Mtoken"
 # When the prices of the last machines were read.
@@ -24,7 +25,8 @@ AS_IT_WAS, SAME_LOSS = "training GPT-3 as it was", "training the cheapest of its
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A cost at a date: of `series`, on or by `what`. `year` is a fraction."""
+    """A cost at a date: of `series`, on or by `what`. `year` is a fraction. Nine of ten draws lie from `low` to
+    `high`; a price that was published has neither."""
 
     series: str
     what: str
@@ -32,6 +34,8 @@ class Point:
     cost: float
     unit: str
     source: str
+    low: float | None = None
+    high: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For machines."""
@@ -67,13 +71,18 @@ def training_sheets() -> list[tuple[str, str, Sheet]]:
 
 def training_points(sheets: Sequence[tuple[str, str, Sheet]]) -> list[Point]:
     """What each of those trainings costs."""
+    source = "computed; --explain shows how"
     return [
-        Point(
-            series, sheet.title.rpartition(", ")[2], year_of(date), sheet.value("training_cost"), "USD",
-            "computed; --explain shows how",
-        )
+        computed_point(series, sheet.title.rpartition(", ")[2], year_of(date), sheet, source)
         for series, date, sheet in sheets
-    ]  # fmt: skip
+    ]
+
+
+def computed_point(series: str, what: str, year: float, sheet: Sheet, source: str) -> Point:
+    """The first result of a sheet as a point, with its range."""
+    name = sheet.results[0]
+    spread = ranges(sheet)[name]
+    return Point(series, what, year, sheet.value(name), sheet.unit[name], source, spread.low, spread.high)
 
 
 def yearly_factor(points: Sequence[Point]) -> float:
