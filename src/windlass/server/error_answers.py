@@ -1,4 +1,4 @@
-"""Turns every exception of a request into an answer in OpenAI's form; 500 is left for bugs and shows nothing of them."""
+"""Every exception of a request as an answer in OpenAI's form; 500 is left for bugs and shows nothing of them."""
 
 import json
 import logging
