@@ -14,6 +14,7 @@ from windlass.errors import (
 )
 from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.structured_outputs import StructuredOutputsParams
 
 __all__ = [
     "BudgetError",
@@ -26,6 +27,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "StorageError",
+    "StructuredOutputsParams",
     "UnsupportedModel",
     "UsageError",
     "WindlassError",

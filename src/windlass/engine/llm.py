@@ -281,6 +281,7 @@ class LLM:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
         self._call = None
         self._unload()
+        self._admission.close()
         if self.opened.made is not None:
             self.opened.made.remove()
 

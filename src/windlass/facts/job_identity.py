@@ -67,7 +67,7 @@ class JobIdentity:
 
 def _changes_of_values(before: Values, now: Values) -> list[str]:
     return [
-        f"--{name.replace('_', '-')} was {before.get(name)}, is {now.get(name)}"
+        f"--{name.replace('_', '-')} was {before.get(name)!s:.80}, is {now.get(name)!s:.80}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     ]
