@@ -1,0 +1,17 @@
+import { render } from "preact";
+import { App } from "./app";
+import { keepOnLeaving } from "./chat/answering";
+import { listen } from "./chat/shelf";
+import { watch } from "./server/watch";
+import "./style/colours.css";
+import "./style/page.css";
+import "./style/chat.css";
+import "./style/prose.css";
+import "./style/machine.css";
+import { applyTheme } from "./theme";
+
+applyTheme();
+listen();
+keepOnLeaving();
+watch();
+render(<App />, document.body);
