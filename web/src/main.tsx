@@ -1,4 +1,4 @@
-import { render } from "preact";
+import { options, render } from "preact";
 import { App } from "./app";
 import { keepOnLeaving } from "./chat/answering";
 import { listen } from "./chat/shelf";
@@ -9,6 +9,9 @@ import "./style/chat.css";
 import "./style/prose.css";
 import "./style/machine.css";
 import { applyTheme } from "./theme";
+
+// What comes within a frame is drawn once, however many pieces of an answer it is.
+options.debounceRendering = requestAnimationFrame;
 
 applyTheme();
 listen();

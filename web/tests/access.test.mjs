@@ -4,17 +4,12 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { after, before, test } from "node:test";
-import { answerWith, ask, launch, open, set, URL_OF_SERVER } from "./browser.mjs";
+import { test } from "node:test";
+import { answerWith, ask, openerOfPages, set, URL_OF_SERVER } from "./browser.mjs";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** @type {import("playwright-core").Browser} */
-let browser;
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
+const open = openerOfPages();
 
 const RICH = "## Verse\n\nA [link](https://example.org) and `code`.\n\n```text\nlines\n```\n\n| a | b |\n| - | - |\n| 1 | 2 |\n";
 const PHONE = { width: 320, height: 640 };
@@ -41,7 +36,7 @@ const VIEWS = [
 for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
   for (const [view, show] of VIEWS) {
     test(`axe finds nothing serious in ${view}, ${colorScheme}`, async () => {
-      const { page, check } = await open(browser, { view, colorScheme, reducedMotion: "reduce" });
+      const { page, check } = await open({ view, colorScheme, reducedMotion: "reduce" });
       await show(page);
       await page.evaluate(AXE);
       const found = await page.evaluate(async () => {
@@ -57,7 +52,7 @@ for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
 
 for (const [view, show] of VIEWS) {
   test(`${view} fits a phone`, async () => {
-    const { page, check } = await open(browser, { view, viewport: PHONE });
+    const { page, check } = await open({ view, viewport: PHONE });
     await show(page);
     const wide = await page.evaluate(() =>
       [document.documentElement, ...document.querySelectorAll("body > *, main > *")].filter(
@@ -70,7 +65,7 @@ for (const [view, show] of VIEWS) {
 }
 
 test("light and dark follow the system, and the reader's choice before it", async () => {
-  const { page, check } = await open(browser, { colorScheme: "dark" });
+  const { page, check } = await open({ colorScheme: "dark" });
   const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const dark = await paper();
   await page.getByLabel("Colours").selectOption("light");
@@ -97,7 +92,7 @@ test("the browser runs nothing but the page's own files, and sends nothing elsew
   assert.equal(rules.get("base-uri"), "'none'");
   assert.equal(response.headers.get("X-Content-Type-Options"), "nosniff");
 
-  const { page, faults, check } = await open(browser);
+  const { page, faults, check } = await open();
   await page.evaluate(() => {
     const script = document.createElement("script");
     script.src = "https://evil.example/script.js";

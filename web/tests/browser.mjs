@@ -2,6 +2,7 @@
 // request to any other host. Every test that opens a page closes it by `check`.
 
 import assert from "node:assert/strict";
+import { after, afterEach, before } from "node:test";
 import { chromium } from "playwright-core";
 import { KEY } from "./server.mjs";
 
@@ -18,10 +19,28 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-/** With a folder for the user's data that is new, and gone with the browser. */
-export function launch() {
-  return chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+/**
+ * A browser for the tests of a file, with a folder for the user's data that is new and gone with it. What a failed test
+ * left open is closed before the next.
+ *
+ * @returns {(options?: Options) => Promise<Opened>} opens a page
+ */
+export function openerOfPages() {
+  /** @type {import("playwright-core").Browser} */
+  let browser;
+  before(async () => {
+    browser = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+  });
+  afterEach(async () => {
+    await Promise.all(browser.contexts().map((context) => context.close()));
+  });
+  after(() => browser.close());
+  return (options = {}) => openPage(browser, options);
 }
+
+/**
+ * @typedef {import("playwright-core").BrowserContextOptions & {view?: string, withKey?: boolean}} Options
+ */
 
 /**
  * @typedef {object} Opened
@@ -32,10 +51,10 @@ export function launch() {
 
 /**
  * @param {import("playwright-core").Browser} browser
- * @param {import("playwright-core").BrowserContextOptions & {view?: string, withKey?: boolean}} options
+ * @param {Options} options
  * @returns {Promise<Opened>}
  */
-export async function open(browser, { view = "#chat", withKey = true, ...options } = {}) {
+async function openPage(browser, { view = "#chat", withKey = true, ...options }) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
   const faults = await watched(context);
   if (withKey) await context.addInitScript((key) => sessionStorage.setItem("windlass.key", key), KEY);

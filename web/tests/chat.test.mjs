@@ -1,22 +1,17 @@
 // The chat, as one talks with it: by mouse, by keyboard, and with an answer that means harm.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import { answerWith, ask, launch, open, questionField, set, until, URL_OF_SERVER } from "./browser.mjs";
+import { test } from "node:test";
+import { answerWith, ask, openerOfPages, questionField, set, until, URL_OF_SERVER } from "./browser.mjs";
 import { stateOf } from "./server.mjs";
 
-/** @type {import("playwright-core").Browser} */
-let browser;
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
+const open = openerOfPages();
 
 /** @param {import("playwright-core").Page} page */
 const answers = (page) => page.getByRole("article", { name: "Model" });
 
 test("a question is answered piece by piece", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 300, temperature: 0 });
   await ask(page, "Who is there?");
   const running = page.locator('article[aria-busy="true"] .prose');
@@ -29,7 +24,7 @@ test("a question is answered piece by piece", async () => {
 });
 
 test("the answer is the one that the interface gives, with the settings and the system prompt", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 24, temperature: 0.9, top_p: 0.8, seed: 7 });
   await page.getByLabel("System prompt").fill("ROMEO:");
   const sent = page.waitForRequest("**/v1/chat/completions");
@@ -65,7 +60,7 @@ test("the answer is the one that the interface gives, with the settings and the 
 });
 
 test("an answer that is stopped keeps what came, and its place is free", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 400 });
   await ask(page, "Speak on");
   await page.locator('article[aria-busy="true"] .prose').waitFor();
@@ -78,7 +73,7 @@ test("an answer that is stopped keeps what came, and its place is free", async (
 });
 
 test("an answer made again takes the place of the first", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 12, temperature: 1 });
   await ask(page, "Once more");
   await page.getByText("12 tokens in").waitFor();
@@ -92,7 +87,7 @@ test("an answer made again takes the place of the first", async () => {
 });
 
 test("conversations outlive the page, are renamed and deleted", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await answerWith(page, "Good morrow.");
   await ask(page, "First question");
   await answers(page).getByText("Good morrow.").waitFor();
@@ -113,7 +108,7 @@ test("conversations outlive the page, are renamed and deleted", async () => {
 });
 
 test("an answer and its code are copied as they were written", async () => {
-  const { page, check } = await open(browser, { permissions: ["clipboard-read", "clipboard-write"] });
+  const { page, check } = await open({ permissions: ["clipboard-read", "clipboard-write"] });
   const text = "Some **code**:\n\n```python\nprint('<b>')\n```\n\nThat is all.";
   await answerWith(page, text);
   await ask(page, "Code, please");
@@ -126,7 +121,7 @@ test("an answer and its code are copied as they were written", async () => {
 });
 
 test("markdown is shown as what it means", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await answerWith(
     page,
     "# Title\n\nA *word*, `x &lt; y`, a &lt; b &amp; c, [a link](https://example.org/a?b=1&c=2).\n\n" +
@@ -146,7 +141,7 @@ test("markdown is shown as what it means", async () => {
 });
 
 test("a hostile answer stays text", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   const hostile = [
     "<script>window.harmed = 1</script>",
     "<img src=x onerror='window.harmed = 2'>",
@@ -182,7 +177,7 @@ test("a hostile answer stays text", async () => {
 });
 
 test("a thought is shown apart from the answer", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await answerWith(page, "<think>\nTwo and two.\n</think>\n\nFour.");
   await ask(page, "2 + 2");
   await answers(page).getByText("Four.").waitFor();
@@ -193,7 +188,7 @@ test("a thought is shown apart from the answer", async () => {
 });
 
 test("what the server refuses is said where the answer would be, and can be asked again", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 100_000 });
   await ask(page, "Too much");
   const alert = page.getByRole("alert");
@@ -207,7 +202,7 @@ test("what the server refuses is said where the answer would be, and can be aske
 });
 
 test("a server that breaks off in the middle of an answer is named, and the words stay", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   const body =
     'data: {"choices":[{"delta":{"content":"Half a"}}]}\n\n' +
     'event: error\ndata: {"error":{"message":"The disk is full: 0 B of 4 GiB are free."}}\n\n';
@@ -221,7 +216,7 @@ test("a server that breaks off in the middle of an answer is named, and the word
 });
 
 test("all of it works from the keyboard", async () => {
-  const { page, check } = await open(browser);
+  const { page, check } = await open();
   await set(page, { max_tokens: 400 });
   await questionField(page).focus();
   await page.keyboard.type("A line");

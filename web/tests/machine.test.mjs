@@ -2,16 +2,11 @@
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { after, before, test } from "node:test";
-import { ask, launch, open, set, until, URL_OF_SERVER } from "./browser.mjs";
+import { test } from "node:test";
+import { ask, openerOfPages, set, until, URL_OF_SERVER } from "./browser.mjs";
 import { KEY, stateOf } from "./server.mjs";
 
-/** @type {import("playwright-core").Browser} */
-let browser;
-before(async () => {
-  browser = await launch();
-});
-after(() => browser.close());
+const open = openerOfPages();
 
 const MACHINE = { view: "#machine" };
 
@@ -51,7 +46,7 @@ async function tell(page, change) {
 }
 
 test("every tier is a bar against its budget", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const state = await stateOf(URL_OF_SERVER);
   assert.ok(state?.tiers.length, "the server names no tier");
   const bars = page.locator(".tier [role=meter]");
@@ -67,7 +62,7 @@ test("every tier is a bar against its budget", async () => {
 });
 
 test("what is written and who is served move as the server works", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const speed = page.getByRole("region", { name: "Speed", exact: true });
   const written = async () => Number(((await speed.textContent()) ?? "").match(/([\d,]+) written/)?.[1]?.replaceAll(",", ""));
   await speed.waitFor();
@@ -85,7 +80,7 @@ test("what is written and who is served move as the server works", async () => {
 });
 
 test("gauges and tiers follow the numbers that the server tells", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const link = (/** @type {number} */ rate) => ({ name: "disk to host", lane: "disk", rate, limit: 2e9 });
   const gauge = page.getByRole("meter", { name: "Disk to host, rate" });
   const width = async () => (await gauge.locator(".segment").boundingBox())?.width ?? 0;
@@ -108,7 +103,7 @@ test("gauges and tiers follow the numbers that the server tells", async () => {
 });
 
 test("the last pass is drawn to its time", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const lanes = [
     { name: "disk", spans: [[0, 1, "layer 0"], [1, 2, "layer 1"]] },
     { name: "compute", spans: [[1, 2, "layer 0"], [1.5, 3, "layer 1"]] },
@@ -125,7 +120,7 @@ test("the last pass is drawn to its time", async () => {
 });
 
 test("a batch file is sent, answered and its answers fetched", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const job = await send(page, { rows: 5, tokens: 4, spoil: true });
   await job.getByText("done", { exact: true }).waitFor({ timeout: 60_000 });
   assert.equal(await job.locator("progress").evaluate((bar) => /** @type {HTMLProgressElement} */ (bar).position), 1);
@@ -140,7 +135,7 @@ test("a batch file is sent, answered and its answers fetched", async () => {
 });
 
 test("a job is cancelled, and a chat is answered while one runs", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const job = await send(page, { rows: 400, tokens: 200 });
   await job.getByText("running").waitFor();
   await page.getByRole("link", { name: "Chat" }).click();
@@ -155,7 +150,7 @@ test("a job is cancelled, and a chat is answered while one runs", async () => {
 });
 
 test("a file that is no batch is refused in the server's words", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   await page.route("**/v1/batches", (route) =>
     route.fulfill({ status: 400, json: { error: { message: "Line 1 of notes.jsonl is not JSON.", param: "input_file_id" } } }),
   );
@@ -165,7 +160,7 @@ test("a file that is no batch is refused in the server's words", async () => {
 });
 
 test("loading and failed are said, with the reason", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   const empty = { tiers: [], links: [], pass: null, queue: null, speed: null, wait: null, binds: "", jobs: null };
   await tell(page, (state) => ({ ...state, ...empty, state: "loading", uptime: 12 }));
   await page.getByText("The model is being loaded, 12.0 s so far.").waitFor();
@@ -176,7 +171,7 @@ test("loading and failed are said, with the reason", async () => {
 });
 
 test("a server that is gone is asked again until it is back", async () => {
-  const { page, check } = await open(browser, MACHINE);
+  const { page, check } = await open(MACHINE);
   await page.getByText("ready").waitFor();
   await page.route("**/windlass/state", (route) => route.abort());
   await page.getByRole("alert").getByText("The server does not answer.").waitFor();
@@ -188,7 +183,7 @@ test("a server that is gone is asked again until it is back", async () => {
 });
 
 test("a key is asked for, kept for the tab only, and used", async () => {
-  const { page, check } = await open(browser, { ...MACHINE, withKey: false });
+  const { page, check } = await open({ ...MACHINE, withKey: false });
   const field = page.getByLabel(/This server wants its API key/);
   await field.fill("wrong");
   await field.press("Enter");

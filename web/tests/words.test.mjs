@@ -51,7 +51,8 @@ test("a conversation is asked with what is set, and no more", async () => {
   assert.equal(titleOf(asked), "What now?");
   assert.deepEqual(questionOf(asked), { messages: [{ role: "user", content: " What\nnow? " }], temperature: 0 });
   const failed = { ...asked, messages: [...asked.messages, { role: /** @type {const} */ ("assistant"), text: "" }] };
-  assert.deepEqual(questionOf(failed).messages, questionOf(asked).messages);
   assert.deepEqual(withoutLastAnswer(failed).messages, asked.messages);
+  // A question to which nothing came is no part of the conversation any more.
+  assert.deepEqual(questionOf(withQuestion(failed, "And now?", 3)).messages, [{ role: "user", content: "And now?" }]);
   assert.deepEqual(newConversation("next", 3, asked), { ...asked, id: "next", title: "", messages: [], changed: 3 });
 });

@@ -7,7 +7,10 @@ import { opened, openId } from "./shelf";
 export function Composer() {
   const field = useRef<HTMLTextAreaElement>(null);
   const busy = answering.value !== null;
-  useEffect(() => field.current?.focus(), [openId.value]);
+  useEffect(() => {
+    // On a phone the focus would bring up the keyboard over what one came to read.
+    if (matchMedia("(hover: hover)").matches) field.current?.focus();
+  }, [openId.value]);
 
   function submit(event?: Event) {
     event?.preventDefault();

@@ -65,12 +65,21 @@ export function withoutLastAnswer(conversation: Conversation): Conversation {
   return { ...conversation, messages: conversation.messages.slice(0, last + 1) };
 }
 
-/** A parameter that is not set is left to the server; an answer of which nothing came is left out. */
+/**
+ * A parameter that is not set is left to the server. A question to which nothing came is left out with its answer, since
+ * many chat templates take only user and assistant by turns.
+ */
 export function questionOf(conversation: Conversation): Question {
   const system: Said[] = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
   const said = conversation.messages
-    .filter((message) => message.role === "user" || message.text)
+    .filter((message, place, all) => (message.role === "user" ? wasAnswered(all, place) : message.text))
     .map((message): Said => ({ role: message.role, content: message.text }));
   const set = Object.entries(conversation.parameters).filter(([, value]) => value !== null);
   return { messages: [...system, ...said], ...Object.fromEntries(set) };
+}
+
+/** The last question is the one that is asked. */
+function wasAnswered(messages: Message[], place: number): boolean {
+  const next = messages[place + 1];
+  return !next || (next.role === "assistant" && next.text !== "");
 }

@@ -11,8 +11,19 @@ import { withoutEntities } from "./entities";
 const SAFE = /^(?:https?:\/\/|mailto:)/i;
 
 export function Markdown({ text }: { text: string }) {
-  const elements = useMemo(() => blocks(lexer(text)), [text]);
-  return <div class="prose">{elements}</div>;
+  const tokens = useMemo(() => lexer(text), [text]);
+  return (
+    <div class="prose">
+      {tokens.map((token, place) => (
+        <Settled key={place} token={token as MarkedToken} />
+      ))}
+    </div>
+  );
+}
+
+/** While an answer grows, only its last block changes: the others are not made again. */
+function Settled({ token }: { token: MarkedToken }) {
+  return useMemo(() => <Block token={token} />, [token.type, token.raw]);
 }
 
 function blocks(tokens: Token[]): ComponentChildren {

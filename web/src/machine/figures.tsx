@@ -2,14 +2,14 @@
 
 import type { ComponentChildren } from "preact";
 import type { Quantiles, Queue, State } from "../server/shape";
-import { speeds } from "../server/watch";
+import { isIdle, speeds } from "../server/watch";
 import { count, percent, seconds, share, speed } from "../words/units";
 import { Sparkline } from "./sparkline";
 
 export function Figures({ state }: { state: State }) {
   return (
     <div class="figures-grid">
-      {state.speed && <SpeedFigure speed={state.speed} />}
+      {state.speed && <SpeedFigure speed={state.speed} idle={isIdle(state)} />}
       {state.queue && <QueueFigure queue={state.queue} />}
       {state.queue && <PagesFigure queue={state.queue} />}
       {state.wait && <WaitFigure title="Wait for the first token" wait={state.wait.first_token} />}
@@ -37,12 +37,12 @@ function Figure({ title, value, unit, children }: FigureProps) {
   );
 }
 
-function SpeedFigure({ speed: now }: { speed: NonNullable<State["speed"]> }) {
+function SpeedFigure({ speed: now, idle }: { speed: NonNullable<State["speed"]>; idle: boolean }) {
   const kept =
     now.forecast && now.tokens_per_second ? ` (${percent(now.tokens_per_second / now.forecast)} of it)` : "";
   return (
     <div class="with-line">
-      <Figure title="Speed" value={speed(now.tokens_per_second)} unit="tokens/s">
+      <Figure title="Speed" value={speed(now.tokens_per_second)} unit={idle ? "tokens/s, when it last ran" : "tokens/s"}>
         {now.forecast === null ? "no forecast" : `forecast ${speed(now.forecast)}${kept}`}
         <br />
         {count(now.prompt_tokens)} read, {count(now.generated_tokens)} written

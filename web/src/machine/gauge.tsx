@@ -3,13 +3,13 @@
 import type { Link } from "../server/shape";
 import { percent, rate, share } from "../words/units";
 
-export function Gauge({ link }: { link: Link }) {
+export function Gauge({ link, idle }: { link: Link; idle: boolean }) {
   const now = link.rate ?? 0;
   const name = link.name.charAt(0).toUpperCase() + link.name.slice(1);
   const words = link.limit ? `${rate(now)} of ${rate(link.limit)}` : rate(now);
   const part = link.limit ? share(now, link.limit) : 0;
   return (
-    <section class="gauge" aria-label={name}>
+    <section class={idle ? "gauge idle" : "gauge"} aria-label={name}>
       <h3>
         {name}
         <small>{words}</small>
@@ -25,7 +25,10 @@ export function Gauge({ link }: { link: Link }) {
       >
         <span class={`segment lane-${link.lane}`} style={{ width: `${100 * part}%` }} />
       </div>
-      <p class="note">{link.limit ? percent(part) : "limit not measured; windlass doctor measures it"}</p>
+      <p class="note">
+        {link.limit ? percent(part) : "limit not measured; windlass doctor measures it"}
+        {idle && now > 0 && " · idle, so it was in the last passes"}
+      </p>
     </section>
   );
 }

@@ -1,7 +1,7 @@
 // The machine at work: where the bytes are, how fast they move, and what that leaves to wait for.
 
 import type { State } from "../server/shape";
-import { state } from "../server/watch";
+import { isIdle, state } from "../server/watch";
 import { count, seconds } from "../words/units";
 import { Figures } from "./figures";
 import { Gauge } from "./gauge";
@@ -19,12 +19,16 @@ export function Machine() {
   );
 }
 
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
 function Shown({ state: now }: { state: State }) {
   return (
     <>
       <section class="card binds" aria-labelledby="binds">
         <h2 id="binds">What binds now</h2>
-        <p>{now.binds || "Nothing runs."}</p>
+        <p>{sentence(now.binds || "nothing runs")}</p>
         <p class="note">
           {now.model} · Windlass {now.version} · up {seconds(now.uptime)}
         </p>
@@ -42,7 +46,7 @@ function Shown({ state: now }: { state: State }) {
         <section class="card" aria-labelledby="links">
           <h2 id="links">Links</h2>
           {now.links.length ? (
-            now.links.map((link) => <Gauge key={link.name} link={link} />)
+            now.links.map((link) => <Gauge key={link.name} link={link} idle={isIdle(now)} />)
           ) : (
             <p class="note">No link carries anything: all that is used stays where it is.</p>
           )}

@@ -47,9 +47,15 @@ export async function look(): Promise<void> {
 
 function learn(told: State): void {
   state.value = told;
-  speeds.value = [...speeds.value, told.speed?.tokens_per_second ?? 0].slice(-REMEMBERED);
+  const speed = isIdle(told) ? 0 : (told.speed?.tokens_per_second ?? 0);
+  speeds.value = [...speeds.value, speed].slice(-REMEMBERED);
   trouble.value = null;
   failures = 0;
+}
+
+/** Rates are those of the last passes, which may be long over. */
+export function isIdle(told: State): boolean {
+  return told.queue?.running === 0;
 }
 
 function lose(error: unknown): void {
