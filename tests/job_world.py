@@ -13,8 +13,11 @@ from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
 from windlass.facts.sampling_facts import sampling_facts
+from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.answers.answer_sink import answer_sink
+from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.begin import agree
+from windlass.jobs.batch.engine_call import EngineCall
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
@@ -56,7 +59,7 @@ class JobWorld:
         self.source.write_bytes(b"".join(line + b"\n" for line in lines))
         return self
 
-    def start(self, llm: FakeLLM | None = None, stopped: Callable[[], bool] = lambda: False) -> str:
+    def start(self, llm: FakeLLM | Answerer | None = None, stopped: Callable[[], bool] = lambda: False) -> str:
         """Works on the job until its end, which is returned."""
         return self._run(llm or FakeLLM(), stopped)[0]
 
@@ -84,10 +87,11 @@ class JobWorld:
         """What is said of rows without an answer."""
         return {row["error"]["line"]: row["error"]["message"] for row in self.written() if row["error"]}
 
-    def _run(self, llm: FakeLLM, stopped: Callable[[], bool]) -> tuple[str, BatchSummary]:
+    def _run(self, llm: FakeLLM | Answerer, stopped: Callable[[], bool]) -> tuple[str, BatchSummary]:
         with OpenJob(self.place) as job:
             journal = job.begin()
-            defaults = type(llm.default_sampling_params)(**({"temperature": 0.0} | self.defaults))
+            answerer = EngineCall(cast(LLM, llm)) if isinstance(llm, FakeLLM) else llm
+            defaults = SamplingParams(**({"temperature": 0.0} | self.defaults))
             identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults))
             agree(journal, identity)
             work = Work(
@@ -103,7 +107,7 @@ class JobWorld:
             open_sink = partial(answer_sink, str(self.target), may_exist=True)
             outbox = Outbox(journal, open_sink, self.settings.order, self.said.append)
             doors = Doors(lambda lines: None, self.said.append, stopped)
-            run = Run(cast(LLM, llm), work, journal, outbox, Meter(lambda event: None), doors)
+            run = Run(answerer, work, journal, outbox, Meter(lambda event: None), doors)
             return run.run(), run.summary()
 
 

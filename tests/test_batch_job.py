@@ -2,25 +2,30 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_llm import FakeLLM
+from fake_llm import FakeLLM, FakeTokenizer
 from job_world import JobWorld, asks, text
 from windlass.errors import RequestError, StorageError, UsageError
+from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.job_settings import FINISHED, INPUT, ORDERS, JobSettings
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
 from windlass.jobs.answers import jsonl_answers
 from windlass.jobs.answers.jsonl_answers import JsonlAnswers
+from windlass.jobs.batch.ask import Ask
 from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, STOPPED
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.patience import Waits
 from windlass.jobs.batch.place import JobPlace, OpenJob
 from windlass.jobs.rows.jsonl_rows import JsonlRows
+from windlass.model.tokenizer import AnyTokenizer
 
 LENGTHS = (5, 1, 3, 1, 4, 2)
 BEGUN = (1, 5, 3, 1, 4, 2)
@@ -448,3 +453,35 @@ class TestAJournal:
 
         monkeypatch.setattr(JsonlAnswers, "append", checked)
         assert world.ask(*asks(LENGTHS)).start() == DONE
+
+
+class AnOwnAnswerer:
+    """Answers without an engine of its own: what it has room for is given, and nothing is loaded for a job."""
+
+    max_model_len, vocab_size, report = 64, 256, None
+    tokenizer = cast(AnyTokenizer, FakeTokenizer())
+
+    def check(self, sampling_params: SamplingParams) -> None:
+        """Takes all."""
+
+    def make_ready(self, workload: Workload) -> tuple[str, ...]:
+        return ()
+
+    def broken_off(self) -> None:
+        raise AssertionError("nothing broke")
+
+    def answered(
+        self, asks: Iterable[Ask], workload: Workload, stream: bool, until: Callable[[], bool]
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        for ask in asks:
+            text = f"{len(ask.question.prompt_token_ids)} tokens"
+            choices = (CompletionOutput(0, text, (120,), finish_reason="stop"),)
+            yield ask.number, RequestOutput(str(ask.number), None, ask.question.prompt_token_ids, choices, True)
+            if until():
+                return
+
+
+def test_a_job_may_be_answered_by_what_answers_others_too(world: JobWorld) -> None:
+    answerer = AnOwnAnswerer()
+    assert world.ask({"prompt": "Hi"}, b"{bad", {"prompt": "Hello"}).start(answerer) == DONE
+    assert world.texts() == ["2 tokens", None, "5 tokens"]

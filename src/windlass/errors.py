@@ -9,7 +9,10 @@ WindlassError
 │   └── UnsupportedModel    the architecture is not proven to give the right tokens here
 ├── BudgetError             it does not fit; says what is needed, what there is and the smallest change that would do
 ├── DeviceError             the device asked for is missing, too small or failed
-└── StorageError            a disk is full, unreadable or not writable
+├── StorageError            a disk is full, unreadable or not writable
+└── Unavailable             a service takes no question now
+    ├── NotReady            it is still loading, has failed or was closed
+    └── QueueFull           as many wait as may; says when to ask again
 
 A message gives the value, the limit and the next step. Anything else that escapes is a bug of ours.
 """
@@ -57,3 +60,19 @@ class DeviceError(WindlassError):
 
 class StorageError(WindlassError):
     """A disk is full, unreadable or not writable."""
+
+
+class Unavailable(WindlassError):
+    """A service takes no question now."""
+
+
+class NotReady(Unavailable):
+    """The service is still loading, has failed or was closed."""
+
+
+class QueueFull(Unavailable):
+    """As many questions wait as may. `retry_after` is in how many seconds a place in the queue should be free."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

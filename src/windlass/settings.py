@@ -4,6 +4,7 @@ WINDLASS_CACHE         folder of verdicts, profiles, kernels, runs and chats; el
                        ~/.cache/windlass
 WINDLASS_NUM_THREADS   threads to compute with; else as many as the process may use cores
 WINDLASS_NATIVE        0 to attend by torch alone, without a kernel compiled on this machine
+WINDLASS_API_KEY       the key that `windlass serve` asks of its clients, and that a client sends
 CC                     the C compiler; else cc, gcc or clang
 """
 
@@ -42,6 +43,11 @@ def wants_native(environ: Mapping[str, str] = os.environ) -> bool:
 def c_compiler(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """The C compiler asked for and its first arguments; empty where none is named."""
     return tuple(environ.get("CC", "").split())
+
+
+def api_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The key of a server; None where there is none."""
+    return environ.get("WINDLASS_API_KEY", "").strip() or None
 
 
 def usable_cores() -> int:

@@ -118,7 +118,7 @@ class BatchJob:
 
     def _worked(self, job: OpenJob, anew: bool, screen: Display, trace: Any) -> BatchSummary:
         meter = Meter(screen.on_progress)
-        begin, work = late("jobs.batch.begin"), late("jobs.batch.run")
+        begin, work, engine_call = late("jobs.batch.begin"), late("jobs.batch.run"), late("jobs.batch.engine_call")
         with opened(self.model, self.budget, meter.on_engine, trace) as llm:
             defaults = self.sampling.applied_to(llm.default_sampling_params)
             identity = begin.identity_of(llm, self.model, self.budget.revision, self._formats(), defaults)
@@ -133,7 +133,7 @@ class BatchJob:
             outbox = Outbox(journal, partial(answer_sink, self.target, may_exist=True), self.flags.order, _warn)
             with JobStop() as stop:
                 doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))
-                run = work.Run(llm, orders, journal, outbox, meter, doors)
+                run = work.Run(engine_call.EngineCall(llm), orders, journal, outbox, meter, doors)
                 try:
                     ending = run.run()
                 except KeyboardInterrupt as interrupt:

@@ -37,17 +37,22 @@ class Admission:
         bad_words(self.opened.tokenizer, params.bad_strings)
         self._stop_check(params, 1)
 
-    def answers(self, request: Request) -> list[Answer]:
-        """The `n` answers to a request. Raises RequestError for a prompt that leaves no room, and what check raises."""
-        params, limit = request.sampling_params, self.opened.facts.max_model_len
-        room = limit - len(request.prompt_token_ids)
-        if room < 1:
+    def check_request(self, request: Request) -> None:
+        """Raises RequestError for a prompt that leaves no room or has ids that are none, and what check raises."""
+        limit = self.opened.facts.max_model_len
+        if len(request.prompt_token_ids) >= limit:
             raise RequestError(
                 f"request {request.request_id}: the prompt has {len(request.prompt_token_ids)} tokens, the model takes "
                 f"{limit} with the answer; shorten the prompt or raise --max-model-len if it was lowered"
             )
         self._check_ids(request)
-        self.check(params)
+        self.check(request.sampling_params)
+
+    def answers(self, request: Request) -> list[Answer]:
+        """The `n` answers to a request. Raises what check_request raises."""
+        params, limit = request.sampling_params, self.opened.facts.max_model_len
+        self.check_request(request)
+        room = limit - len(request.prompt_token_ids)
         if params.max_tokens is not None and params.max_tokens > room:
             self._tell_cut(params.max_tokens, len(request.prompt_token_ids), limit)
         most = min(params.max_tokens or room, room)

@@ -5,21 +5,22 @@ new prompt is read, in pieces if need be, in the same row as the tokens that the
 2022, section 3) schedules so by iteration; chunked prefill beside decode is of Sarathi (Agrawal et al., 2023).
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from windlass.engine.block_state import BlockCounts, BlockState, block_state
 from windlass.engine.engine import Engine
+from windlass.engine.line import Answers, Line, ListedLine
 from windlass.engine.measurements import Measurements
+from windlass.engine.precedence import Precedence, in_order
 from windlass.engine.row import RowSpan
 from windlass.engine.sampler import sample
 from windlass.engine.scanned_pass import ScannedPass
 from windlass.engine.sequence import Sequence
 from windlass.engine.tally import Tally
 from windlass.facts.completion import RequestOutput
-
-Answers = list[Sequence]
+from windlass.facts.work_done import PassesDone
 
 
 class Generation:
@@ -27,7 +28,8 @@ class Generation:
 
     `stream` yields a request again after each of its tokens, else once at its end. `until` is asked after each pass;
     once it says so nothing more is begun, and what has not ended is left. `most_tokens` may come in all, as far as that
-    is known.
+    is known. What can wait leaves `reserve` tokens of the cache to what cannot, see Precedence. `tell` hears how the
+    block stands.
     """
 
     def __init__(
@@ -37,60 +39,87 @@ class Generation:
         stream: bool = False,
         until: Callable[[], bool] | None = None,
         most_tokens: int | None = None,
+        reserve: int = 0,
+        tell: Callable[[BlockState], None] | None = None,
     ) -> None:
         self.engine, self.measurements, self.stream = engine, measurements, stream
         self.tally = Tally()
         self._until, self._most_tokens = until or _never, most_tokens
-        self._places = engine.places
-        self._answers: dict[str, Answers] = {}
-        self._waiting: deque[Sequence] = deque()
+        self._places, self._tell = engine.places, tell
+        self._precedence = Precedence(engine.plan, engine.places, reserve)
+        self._counts = BlockCounts(self._precedence.reserved_pages)
+        self._line: Line = ListedLine(())
         self._running: list[Sequence] = []
+        self._entered: list[str] = []
 
     def run(self, requests: Iterable[Answers]) -> Iterator[RequestOutput]:
         """Yields what is new; the answers to a request come one after the other, and finish with the last of them."""
-        source = iter(requests)
+        return self.run_line(ListedLine(requests))
+
+    def run_line(self, line: Line) -> Iterator[RequestOutput]:
+        """The same over a line that may grow meanwhile, until it is closed."""
+        self._line = line
         try:
-            yield from self._ended_already(self._admit(source))
+            yield from self._ended_already(self._admit())
             self.measurements.begin_phase("prefill", sum(s.tokens_left for s in self._readers()), len(self._running))
-            while self._running:
-                yield from self._pass()
+            while self._running or not line.closed:
+                if self._running:
+                    yield from self._pass()
                 if self._until():
                     break
-                yield from self._ended_already(self._admit(source))
+                self._give_up()
+                yield from self._ended_already(self._admit())
             self.measurements.end_phase()
         finally:
             for sequence in self._running:
                 self._places.leave(sequence)
                 self.tally.count(sequence)
 
-    def _admit(self, source: Iterator[Answers]) -> list[Sequence]:
-        """Takes sequences, in order, while there is a place and pages for all they may become.
+    def _admit(self) -> list[Sequence]:
+        """Takes sequences, in order, while there is a place and pages for all they may become, or others leave theirs.
 
         Those that need none, since they have ended, are returned.
         """
-        ended = list[Sequence]()
-        while len(self._running) < self.engine.plan.block_size and self._fill(source):
-            sequence = self._waiting[0]
-            if not sequence.finished:
-                if self._running and not self._places.has_room(sequence):
-                    break
-                self._running.append(sequence)
-                self._places.enter(sequence)
-            else:
+        ended, block = list[Sequence](), self.engine.plan.block_size
+        while sequence := self._line.first(not (self._running or ended), len(self._running) >= block):
+            if sequence.finished:
+                self._line.take()
                 ended.append(sequence)
                 self.tally.count(sequence)
-            self._waiting.popleft()
+                continue
+            leaving = self._precedence.leaving_for(sequence, self._running)
+            if leaving is None:
+                break
+            if leaving:
+                for other in leaving:
+                    self._set_aside(other)
+                continue
+            self._line.take()
+            self._running.append(sequence)
+            self._places.enter(sequence)
+            self._entered.append(sequence.request.request_id)
+        self._tell_state()
         return ended
 
-    def _fill(self, source: Iterator[Answers]) -> bool:
-        """Whether somebody waits."""
-        while not self._waiting:
-            answers = next(source, None)
-            if answers is None:
-                return False
-            self._answers[answers[0].request.request_id] = answers
-            self._waiting.extend(answers)
-        return True
+    def _set_aside(self, sequence: Sequence) -> None:
+        """Gives its place to another and waits for one; what it stored is kept as long as there is room."""
+        self._leave([sequence])
+        sequence.set_aside()
+        self._line.put_back(sequence)
+        self._counts.set_aside += 1
+
+    def _give_up(self) -> None:
+        """What nobody wants any more leaves."""
+        ids = self._line.given_up()
+        leaving = [sequence for sequence in self._running if sequence.request.request_id in ids]
+        self._leave(leaving)
+        for sequence in leaving:
+            self.tally.count(sequence)
+
+    def _leave(self, leaving: list[Sequence]) -> None:
+        for sequence in leaving:
+            self._places.leave(sequence)
+        self._running = [sequence for sequence in self._running if sequence not in leaving]
 
     def _readers(self) -> list[Sequence]:
         """Those with more to read than the last token, in the order they came in."""
@@ -117,8 +146,10 @@ class Generation:
         for sequence in read_to_the_end:
             self._places.prompt_read(sequence, siblings.get(sequence.number, ()))
         self.measurements.end_pass(len(self._running))
+        self._counts.last_pass = PassesDone(1, tokens - decoding, decoding)
         new = self._new_outputs(drawing)
         self._let_go()
+        self._tell_state()
         yield from new
 
     def _logits(self, spans: list[tuple[Sequence, RowSpan]]) -> Iterator[torch.Tensor]:
@@ -132,12 +163,16 @@ class Generation:
         scanned.hand_over()
 
     def _due(self) -> list[tuple[Sequence, int]]:
-        """Whose tokens go through the next pass, and how many at most: who decodes first, then who reads."""
+        """Whose tokens go through the next pass, and how many at most: who decodes first, then who reads.
+
+        Of either, the urgent ones come first.
+        """
+        running = in_order(self._running)
         scans = any(sequence.scans for sequence in self._running)
         room = self.engine.scored_tokens if scans else self.engine.plan.pass_tokens
-        due = [(sequence, 1) for sequence in self._running if sequence.decodes][:room]
+        due = [(sequence, 1) for sequence in running if sequence.decodes][:room]
         room -= len(due)
-        for sequence in self._running:
+        for sequence in running:
             if room and not sequence.decodes and self._places.ready(sequence):
                 due.append((sequence, room))
                 room -= min(room, sequence.tokens_left)
@@ -147,7 +182,7 @@ class Generation:
         """Prompts alone are read in a phase of their own; from the first token that is decoded on, answers count."""
         if decoding and self.measurements.phase == "prefill":
             self.measurements.end_phase()
-            known = sum(s.max_tokens - len(s.token_ids) for s in (*self._running, *self._waiting))
+            known = sum(s.max_tokens - len(s.token_ids) for s in (*self._running, *self._line.waiting()))
             self.measurements.begin_phase("decode", self._most_tokens or known, len(self._running))
 
     def _let_go(self) -> None:
@@ -161,12 +196,20 @@ class Generation:
                 sequence.turn(turning)
         self._running = [sequence for sequence in self._running if not sequence.finished]
 
+    def _tell_state(self) -> None:
+        if self._tell is None:
+            return
+        waiting, entered = sum(1 for _ in self._line.waiting()), tuple(self._entered)
+        self._entered.clear()
+        self._tell(block_state(self.engine, self.measurements, self._counts, self._running, waiting, entered))
+
     def _answers_of(self, sequence: Sequence) -> Answers:
-        return self._answers[sequence.request.request_id]
+        return self._line.answers[sequence.request.request_id]
 
     def _draw(self, logits: torch.Tensor, rows: list[Sequence]) -> None:
         """logits (r, V): a token for the sequence of each row, or for every answer to the prompt it has read."""
         drawers = [[row] if row.token_ids else [a for a in self._answers_of(row) if not a.token_ids] for row in rows]
+        self._counts.generated_tokens += sum(map(len, drawers))
         if all(len(answers) == 1 for answers in drawers):
             _take(logits, rows)
             return
@@ -176,20 +219,20 @@ class Generation:
     def _new_outputs(self, drawn: list[Sequence]) -> list[RequestOutput]:
         new = list[RequestOutput]()
         for request_id in dict.fromkeys(sequence.request.request_id for sequence in drawn):
-            answers = self._answers[request_id]
+            answers = self._line.answers[request_id]
             finished = all(sequence.finished for sequence in answers)
             if finished or self.stream:
                 new.append(_output(answers, finished))
             if finished:
-                del self._answers[request_id]
+                del self._line.answers[request_id]
         return new
 
     def _ended_already(self, sequences: list[Sequence]) -> Iterator[RequestOutput]:
         """Outputs of requests whose answers had all ended before they came here."""
         for sequence in sequences:
-            answers = self._answers.get(sequence.request.request_id)
+            answers = self._line.answers.get(sequence.request.request_id)
             if answers is not None and all(answer.finished for answer in answers):
-                del self._answers[sequence.request.request_id]
+                del self._line.answers[sequence.request.request_id]
                 yield _output(answers, True)
 
 

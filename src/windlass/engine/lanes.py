@@ -1,5 +1,7 @@
 """How long each order of work has been busy, in a run."""
 
+from collections.abc import Iterable, Mapping
+
 from windlass.engine.engine import Engine
 from windlass.facts.lane import LANES
 
@@ -16,3 +18,18 @@ def lane_seconds(engine: Engine, passes: float) -> dict[str, float]:
 def added(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     """What has been added since."""
     return {lane: after[lane] - before[lane] for lane in LANES}
+
+
+def together_busy(lanes: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Busy seconds of each lane over several phases."""
+    phases = list(lanes)
+    return {lane: sum(phase[lane] for phase in phases) for lane in LANES}
+
+
+def bound_by(busy: Mapping[str, float], total: float) -> str:
+    """The lane that was busiest in `total` seconds of passes, and for how much of them."""
+    if not total:
+        return "nothing"
+    busiest = max(LANES, key=lambda lane: busy[lane])
+    names = {"disk": "the disk", "upload": "the link to the device", "download": "the link from the device"}
+    return f"{names.get(busiest, busiest)} (busy {min(1.0, busy[busiest] / total):.0%} of the time)"

@@ -25,21 +25,25 @@ from windlass.engine.arguments import (
     read_switch,
     read_whole,
 )
+from windlass.engine.arrivals import Arrivals
+from windlass.engine.block_state import BlockState
 from windlass.engine.continuations import Continuations, read_continuations
 from windlass.engine.disk_rate import best_disk
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight, known_foresight
 from windlass.engine.generation import Generation
 from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_longer_work
+from windlass.engine.line import Line, ListedLine, LiveLine
+from windlass.engine.load_progress import load_progress
 from windlass.engine.measurements import Measurements
 from windlass.engine.opened_model import OpenedModel, open_model
 from windlass.engine.passage import Passage
-from windlass.engine.planning import Budgets, make_plan, still_suits
+from windlass.engine.planning import Budgets, check_disk, make_plan, still_suits
+from windlass.engine.process import set_up_process
 from windlass.engine.prompts import Messages, Prompts, read_conversations, read_prompts
 from windlass.engine.proven_files import ModelChoice, proven_files
 from windlass.engine.run_record import keep
 from windlass.engine.scoring import Scoring
-from windlass.engine.sequence import Sequence as Answer
 from windlass.engine.target import choose_target
 from windlass.engine.trace import Trace
 from windlass.engine.workloads import workload_of_answers, workload_of_passages
@@ -56,11 +60,7 @@ from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
-from windlass.kernels.native.library import native_library
-from windlass.kernels.native.plain import plain_library
-from windlass.memory.process_memory import limit_malloc, resident_bytes
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.settings import num_threads
 
 LOG = logging.getLogger("windlass")
 
@@ -92,6 +92,7 @@ class LLM:
         block_size: int | None = None,
         micro_batch_tokens: int | None = None,
         enable_prefix_caching: bool = True,
+        interactive_reserve: int = 0,
         unproven: bool = False,
         revision: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -106,15 +107,13 @@ class LLM:
         self._micro_batch_tokens = read_count("--micro-batch-tokens", micro_batch_tokens)
         self._seed = read_whole("seed", seed)
         self._share_prefixes = read_switch("enable_prefix_caching", enable_prefix_caching)
+        self._reserve = read_whole("--interactive-reserve", interactive_reserve)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
         brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)
         chosen = choose_target(read_device(device), self._gpu_memory)
-        limit_malloc()
-        torch.set_num_threads(num_threads())
-        native_library()  # a compiler may run, so before the budget's memory is taken
-        plain_library()
+        set_up_process()
         unproven, revision = read_switch("unproven", unproven), read_optional("revision", revision, str, "a name")
         choice = ModelChoice(name, dtype_asked, quantization, longest, revision, unproven)
         files = proven_files(choice, self._offload_dir, self._on_progress)
@@ -123,8 +122,8 @@ class LLM:
             LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
-        self._foresight = known_foresight(self.opened.folder, self.opened.target)
-        self._machine = self._foresight.machine if self._foresight is not None else None
+        self.foresight: Foresight | None = known_foresight(self.opened.folder, self.opened.target)
+        self._machine = self.foresight.machine if self.foresight is not None else None
         self._loading: Plan | None = None
         self._measurements: Measurements | None = None
         self._planned_for: Workload | None = None
@@ -173,7 +172,7 @@ class LLM:
         UsageError and StorageError where what it puts on disk has no place there.
         """
         self._refuse_a_second_call()
-        self._check_disk(plan)
+        check_disk(self.opened, plan, self._offload_dir)
         self._unload()
         self._given_plan = plan
 
@@ -183,7 +182,7 @@ class LLM:
         Without it that of the profile which `windlass doctor` kept is used, if any; plans are always made by
         the latter. To be called before the model is loaded.
         """
-        self._foresight = foresight
+        self.foresight = foresight
 
     def generate(
         self, prompts: Prompts, sampling_params: SamplingParams | Sequence[SamplingParams] | None = None
@@ -221,7 +220,16 @@ class LLM:
         `request_id` is a whole number of its own; one without a seed is seeded by it. Outputs come as they end, in any
         order. Raises UsageError and RequestError for a request when its turn has come.
         """
-        return self._outputs(self._admission.groups(requests, workload), workload, stream, until)
+        return self._outputs(ListedLine(self._admission.groups(requests, workload)), workload, stream, until)
+
+    def serve(self, arrivals: Arrivals, workload: Workload) -> Iterator[RequestOutput]:
+        """Answers requests that come while others run, until `arrivals` is closed; yields after each of their tokens.
+
+        The urgent ones (`priority`) go first, and take the places and pages of others, which go on later with the same
+        tokens. `workload` says what to plan for. Every `request_id` is a whole number of its own, see answer.
+        """
+        line = LiveLine(arrivals, self._admission.answers)
+        return self._outputs(line, workload, True, lambda: arrivals.closed, tell=arrivals.tell)
 
     def chat(
         self,
@@ -262,6 +270,14 @@ class LLM:
         """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
         self._admission.check(sampling_params)
 
+    def check_request(self, request: Request) -> None:
+        """Raises what `answer` would raise for a request when its turn has come; any thread may ask."""
+        self._admission.check_request(request)
+
+    def record(self, trace: Trace) -> None:
+        """Has every lane tell `trace` of its work, if nothing is told yet. To be called before the model is loaded."""
+        self._trace = self._trace or trace
+
     def close(self) -> None:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
         self._call = None
@@ -274,8 +290,8 @@ class LLM:
         if engine is None:
             return
         try:
-            if self._foresight is not None:
-                keep(self.report, self.opened.facts.name, engine.plan, self._foresight.machine)
+            if self.foresight is not None:
+                keep(self.report, self.opened.facts.name, engine.plan, self.foresight.machine)
         finally:
             engine.close()
 
@@ -299,21 +315,22 @@ class LLM:
         if not groups:
             return iter(())
         most = sum(answer.max_tokens - 1 for answers in groups for answer in answers)
-        return self._outputs(groups, workload_of_answers(groups), stream, None, most)
+        return self._outputs(ListedLine(groups), workload_of_answers(groups), stream, None, most)
 
     def _outputs(
         self,
-        groups: Iterable[list[Answer]],
+        line: Line,
         workload: Workload,
         stream: bool,
         until: Callable[[], bool] | None,
         most_tokens: int | None = None,
+        tell: Callable[[BlockState], None] | None = None,
     ) -> Iterator[RequestOutput]:
         with self._called(workload) as (engine, measurements):
             call = self._call
-            generation = Generation(engine, measurements, stream, until, most_tokens)
+            generation = Generation(engine, measurements, stream, until, most_tokens, self._reserve, tell)
             try:
-                for output in generation.run(groups):
+                for output in generation.run_line(line):
                     yield output
                     if self._call is not call:
                         raise UsageError("the LLM was closed before this stream was read to its end; ask again")
@@ -356,32 +373,20 @@ class LLM:
         self._unload()
         plan = self._given_plan or self._make_plan(workload)
         self._planned_for = workload
-        self._check_disk(plan)
+        check_disk(self.opened, plan, self._offload_dir)
         self._loading = plan
         if self.opened.made is not None:
             self.opened.made.store(self.opened.groups, plan)
         disk, share = best_disk(self.opened.folder, plan), self._share_prefixes
         self._engine = Engine(self.opened, plan, disk, self._tell_load, self._offload_dir, self._trace, share)
-        self._measurements = Measurements(self._engine, self._on_progress, self._foresight)
+        self._measurements = Measurements(self._engine, self._on_progress, self.foresight)
         self._engine.runner.after_slice = self._measurements.end_slice
         return self._engine
-
-    def _check_disk(self, plan: Plan) -> None:
-        """Whether what a plan puts on disk has a place there. Raises UsageError and StorageError."""
-        if plan.disk_pages and self._offload_dir is None:
-            raise UsageError(
-                f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder "
-                "for them with --offload-dir"
-            )
-        if self.opened.made is not None:
-            self.opened.made.check(self.opened.groups, plan)
 
     def _suits(self, workload: Workload) -> bool:
         """Whether the present plan holds the work: the longest sequence fits, and the block is not far too small."""
         assert self._engine is not None and self._planned_for is not None
-        if self._given_plan is not None:
-            return True
-        return still_suits(self._engine.plan, self._planned_for, workload)
+        return self._given_plan is not None or still_suits(self._engine.plan, self._planned_for, workload)
 
     def _make_plan(self, workload: Workload) -> Plan:
         budgets = Budgets(
@@ -390,9 +395,5 @@ class LLM:
         return make_plan(self.opened, workload, budgets, self._machine)
 
     def _tell_load(self, done: int, total: int, seconds: float) -> None:
-        if self._on_progress is None:
-            return
-        rate = done / seconds if seconds else 0.0
-        left = (total - done) / rate if rate else 0.0
-        budget = self._loading.host_bill.budget if self._loading else 0
-        self._on_progress(Progress("load", done, total, seconds, 0.0, rate, 0.0, resident_bytes(), budget, left, 0))
+        if self._on_progress is not None:
+            self._on_progress(load_progress(done, total, seconds, self._loading))

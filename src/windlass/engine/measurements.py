@@ -1,12 +1,12 @@
 """Counts what a run does while it does it, and tells the doors: progress on the way, a report at the end."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 
 from windlass.engine.engine import Engine
 from windlass.engine.foresight import Foresight
-from windlass.engine.lanes import added, lane_seconds
+from windlass.engine.lanes import added, bound_by, lane_seconds, together_busy
 from windlass.engine.tally import Tally
 from windlass.facts.forecast import Forecast
 from windlass.facts.lane import LANES
@@ -104,7 +104,10 @@ class Measurements:
 
     def end_pass(self, sequences: int) -> None:
         """The pass is over; `sequences` of the block were running."""
-        taken = time.perf_counter() - self._pass_start
+        now = time.perf_counter()
+        taken = now - self._pass_start
+        if self.engine.trace is not None:
+            self.engine.trace.end_pass(now)
         grown = added(self._lanes_before, lane_seconds(self.engine, sum(self.seconds.values()) + taken))
         # What reads and decodes in one row shares its time, token by token.
         reading = 1.0 if not self._drawn else self._read / (self._read + self._drawn)
@@ -188,7 +191,7 @@ class Measurements:
             attention_bytes=clock.nbytes,
             peak_memory=peak_resident_bytes(),
             memory_budget=engine.plan.host_bill.budget,
-            bound_by=_bound_by(self.lanes, total),
+            bound_by=bound_by(together_busy(self.lanes.values()), total),
             forecast=self._forecast if self._call is None else None,
         )
 
@@ -196,13 +199,3 @@ class Measurements:
 def _mean(counts: Several[int]) -> int:
     """Rounded up."""
     return -(-sum(counts) // len(counts))
-
-
-def _bound_by(lanes: Mapping[str, Mapping[str, float]], total: float) -> str:
-    """The lane that was busiest over all passes, and for how much of their time."""
-    if not total:
-        return "nothing"
-    busy = {lane: sum(phase[lane] for phase in lanes.values()) for lane in LANES}
-    busiest = max(busy, key=lambda lane: busy[lane])
-    names = {"disk": "the disk", "upload": "the link to the device", "download": "the link from the device"}
-    return f"{names.get(busiest, busiest)} (busy {min(1.0, busy[busiest] / total):.0%} of the time)"

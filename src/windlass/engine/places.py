@@ -24,11 +24,23 @@ class Places:
         self._read_again_beyond, self._prefixes = read_again_beyond, prefixes
         self._reading: dict[int, Reader] = {}
 
-    def has_room(self, sequence: Reader) -> bool:
-        """Whether there are pages for all that a sequence may become."""
+    def has_room(self, sequence: Reader, kept_free: int = 0) -> bool:
+        """Whether there are pages for all that a sequence may become, and `kept_free` pages beside them."""
         pages, _ = self._shared(sequence)
         resting = sum(page in self._table.resting for page in pages)
-        return self._table.pages_for(sequence.most_tokens) - len(pages) <= self._table.room - resting
+        return self._table.pages_for(sequence.most_tokens) - len(pages) <= self._table.room - resting - kept_free
+
+    def would_have_room(self, sequence: Reader, leaving: Iterable[Reader]) -> bool:
+        """Whether there would be pages for all that a sequence may become, if those had left."""
+        gone = {reader.number for reader in leaving}
+        tables = self._table.pages.items()
+        held = {page for number, pages in tables if number not in gone for page in pages}
+        shared = sum(page in held for page in self._shared(sequence)[0])
+        return self._table.pages_for(sequence.most_tokens) - shared <= self._table.num_pages - len(held)
+
+    def held_by(self, readers: Iterable[Reader]) -> int:
+        """Pages that these hold together."""
+        return len({page for reader in readers for page in self._table.pages[reader.number]})
 
     def enter(self, sequence: Reader) -> None:
         """Gives a sequence its pages. Raises BudgetError where the cache is too small for it alone."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from windlass.engine.budgets import demands
 from windlass.engine.opened_model import OpenedModel
-from windlass.errors import BudgetError
+from windlass.errors import BudgetError, UsageError
 from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.plan import Plan
@@ -83,3 +83,14 @@ def still_suits(plan: Plan, before: Workload, workload: Workload) -> bool:
     longest = workload.pages(1, plan.page_tokens)
     grown = workload.num_prompts > 2 * before.num_prompts or longest * plan.page_tokens > 2 * before.tokens_per_sequence
     return longest <= plan.num_pages and not grown
+
+
+def check_disk(opened: OpenedModel, plan: Plan, offload_dir: Path | None) -> None:
+    """Whether what a plan puts on disk has a place there. Raises UsageError and StorageError."""
+    if plan.disk_pages and offload_dir is None:
+        raise UsageError(
+            f"the plan puts {plan.disk_pages} of {plan.num_pages} pages of keys and values on disk; name a folder for "
+            "them with --offload-dir"
+        )
+    if opened.made is not None:
+        opened.made.check(opened.groups, plan)

@@ -100,6 +100,10 @@ class Sequence:
         """Forgets keys and values, so that the whole sequence goes through the model once more."""
         self.cached = 0
 
+    def set_aside(self) -> None:
+        """Leaves its place to another, with nothing stored; its tokens, and how it draws, stay as they are."""
+        self.cached, self.leader = 0, None
+
     def turn(self, length: int) -> None:
         """Reads again, once, when what is stored was made for sequences of at most `length` tokens and it outgrew that.
 

@@ -49,6 +49,9 @@ class Trace:
         if self._zero is None:
             self._zero = self._end = now
 
+    def end_pass(self, now: float) -> None:
+        """The pass that began last is over."""
+
     def end(self, now: float) -> None:
         """A call has ended, or was left; of what comes behind the last, nothing is shown."""
         self._end = now

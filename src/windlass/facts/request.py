@@ -10,7 +10,8 @@ from windlass.facts.sampling_params import SamplingParams
 class Request:
     """A prompt as token ids, and how to answer it. `prompt` is its text, None where the caller gave ids.
 
-    `begun` are the tokens of each of its answers that an earlier run has drawn: they are gone on from.
+    `begun` are the tokens of each of its answers that an earlier run has drawn: they are gone on from. Where places are
+    few, a smaller `priority` goes first: 0 for whoever waits for the answer, 1 for what can wait.
     Raises RequestError for a prompt without tokens or with something that is no token id; the others go on.
     """
 
@@ -19,6 +20,7 @@ class Request:
     prompt_token_ids: tuple[int, ...]
     sampling_params: SamplingParams
     begun: tuple[tuple[int, ...], ...] = ()
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt_token_ids:

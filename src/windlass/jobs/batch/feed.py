@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from windlass.facts.workload import Workload
-from windlass.jobs.batch.intake import Ask
+from windlass.jobs.batch.ask import Ask
 
 KNOWN_LENS = 4000
 """So many rows say enough of how long rows are."""

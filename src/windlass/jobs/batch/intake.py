@@ -4,39 +4,26 @@ No more than a window is held in memory, whatever the size of the input.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from windlass.engine.llm import LLM
 from windlass.errors import UsageError
 from windlass.facts.batch_answer import refusal
 from windlass.facts.batch_row import BadRow, BatchRow
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.sampling_params import SamplingParams
-from windlass.jobs.batch.journal import Entry, Finished, Journal, Tokens
+from windlass.jobs.batch.answerer import Answerer
+from windlass.jobs.batch.ask import Ask, Question
+from windlass.jobs.batch.journal import Entry, Finished, Journal
 from windlass.jobs.batch.patience import Patience
+from windlass.jobs.batch.question import question
 from windlass.jobs.batch.schema import PENDING, REFUSED
-from windlass.jobs.batch_file import Question, question
 from windlass.jobs.question_file import Row
 from windlass.jobs.rows.row_source import RowSource
 from windlass.planner.row_order import row_order
 
 WINDOW = 2000
 """Rows that are read at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A question to be asked now, and the tokens that its answers had come to before."""
-
-    question: Question
-    begun: Tokens = ()
-
-    @property
-    def number(self) -> int:
-        """Of the row in the input."""
-        return self.question.row.line
 
 
 class Intake:
@@ -47,7 +34,7 @@ class Intake:
 
     def __init__(
         self,
-        llm: LLM,
+        answerer: Answerer,
         source: RowSource,
         journal: Journal,
         identity: JobIdentity,
@@ -57,7 +44,7 @@ class Intake:
         on_reopened: Callable[[int], None],
         window: int = WINDOW,
     ) -> None:
-        self._llm, self._source, self._journal = llm, source, journal
+        self._answerer, self._source, self._journal = answerer, source, journal
         self._identity, self._defaults, self._patience = identity, defaults, patience
         self._on_refused, self._on_reopened, self._window = on_refused, on_reopened, window
         self.cut: Question | None = None
@@ -88,7 +75,7 @@ class Intake:
             self._on_reopened(len(reopened))
         begun = {entry.number: entry.tokens for entry in known.values() if entry.state == PENDING}
         due = [_named_twice(row, owners) for row in lot if row.line in fresh or row.line in begun]
-        judged = [question(self._llm, row, self._defaults) if isinstance(row, BatchRow) else row for row in due]
+        judged = [question(self._answerer, row, self._defaults) if isinstance(row, BatchRow) else row for row in due]
         self._refuse([row for row in judged if isinstance(row, BadRow)])
         questions = [item for item in judged if isinstance(item, Question)]
         self.cut = self.cut or next((item for item in questions if item.cut), None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from windlass.facts.batch_answer import answer
 from windlass.facts.batch_row import BatchRow
 from windlass.facts.completion import RequestOutput
-from windlass.jobs.batch.intake import Ask
+from windlass.jobs.batch.ask import Ask
 from windlass.jobs.batch.journal import Finished, Journal, Tokens
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox

@@ -9,16 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from windlass.engine.llm import LLM
 from windlass.errors import RequestError, StorageError, UsageError
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
-from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
+from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, RUNNING, STOPPED
-from windlass.jobs.batch.engine_call import answered
 from windlass.jobs.batch.feed import Feed
 from windlass.jobs.batch.intake import WINDOW, Intake
 from windlass.jobs.batch.journal import Journal
@@ -63,14 +61,14 @@ class Doors:
 class Run:
     """One process's work on a job."""
 
-    def __init__(self, llm: LLM, work: Work, journal: Journal, outbox: Outbox, meter: Meter, doors: Doors) -> None:
-        self._llm, self._work, self._journal, self._outbox = llm, work, journal, outbox
+    def __init__(
+        self, answerer: Answerer, work: Work, journal: Journal, outbox: Outbox, meter: Meter, doors: Doors
+    ) -> None:
+        self._answerer, self._work, self._journal, self._outbox = answerer, work, journal, outbox
         self._meter, self._doors = meter, doors
         self._ledger = Ledger(journal, outbox, meter, work.model, work.settings.checkpoint_every)
         self._patience = Patience(journal, doors.warn, self._is_to_end, work.wait_scale)
         self._workload: Workload | None = None
-        self._plan: Plan | None = None
-        self._broke_off = False
         self._cancelled = self._told_cut = False
 
     def run(self) -> str:
@@ -103,39 +101,38 @@ class Run:
     def summary(self) -> BatchSummary:
         """Of the whole job, with what this process measured."""
         counts = self._journal.counts()
-        return BatchSummary(counts.finished, self._journal.refused(), self._llm.report if self._workload else None)
+        return BatchSummary(counts.finished, self._journal.refused(), self._answerer.report if self._workload else None)
 
     def _to_the_end(self) -> bool:
         """Whether it came there; what a disk refuses meanwhile, the model's disk too, is tried again."""
-        waits = self._patience.waits()
+        waits, broke_off = self._patience.waits(), False
         while True:
             rows = self._meter.progress.rows
             try:
+                if broke_off:
+                    self._answerer.broken_off()
                 return self._over_the_input()
             except StorageError as error:
-                self._broke_off = True
                 if self._meter.progress.rows > rows:
                     waits.reset()
                 if not self._patience.pause(error, waits):
                     return False
+                broke_off = True
 
     def _over_the_input(self) -> bool:
         """Asks all that is still to be asked. Raises StorageError, and can be called again."""
         self._ledger.forget()
-        if self._broke_off and self._plan is not None:
-            # A process that has run holds a little more than one that has not: planned anew, it might not fit any more.
-            self._llm.adopt(self._plan)
         self._patience.persist(self._ledger.write)
-        work, longest = self._work, self._llm.opened.facts.max_model_len
+        work, longest = self._work, self._answerer.max_model_len
         intake = Intake(
-            self._llm, work.source, self._journal, work.identity, work.defaults, self._patience, self._refused,
+            self._answerer, work.source, self._journal, work.identity, work.defaults, self._patience, self._refused,
             self._reopened, work.window,
         )  # fmt: skip
         feed = Feed(intake.windows(), self._meter.progress.total, longest, self._ends)
         while feed.skip_empty():
             workload = self._made_ready(feed, intake)
             asks, stream = self._ledger.ask(feed.within(workload)), work.settings.checkpoint_every is not None
-            for number, output in answered(self._llm, asks, workload, stream, self._pass_is_over):
+            for number, output in self._answerer.answered(asks, workload, stream, self._pass_is_over):
                 self._ledger.take(number, output)
         self._patience.persist(partial(self._ledger.write, finish=True))
         return not self._ends()
@@ -145,10 +142,7 @@ class Run:
         self._tell_cut(intake)
         workload = feed.workload(self._workload)
         if workload != self._workload:
-            if self._broke_off:
-                self._llm.adopt(self._llm.plan_for(workload))
-            self._plan = self._llm.prepare(workload)
-            self._doors.say(self._plan.lines())
+            self._doors.say(list(self._answerer.make_ready(workload)))
             total = self._meter.progress.total or workload.num_prompts
             left = max(1, total - self._meter.progress.rows)
             self._meter.expect(self._doors.forecast(replace(workload, num_prompts=left)))
@@ -200,5 +194,5 @@ class Run:
         self._doors.warn(
             f"warning: --max-tokens {self._work.defaults.max_tokens} is more than the prompt of row "
             f"{intake.cut.row.line}, {len(intake.cut.prompt_token_ids)} tokens, leaves of the "
-            f"{self._llm.opened.facts.max_model_len} this model takes; such answers end there at the latest"
+            f"{self._answerer.max_model_len} this model takes; such answers end there at the latest"
         )
