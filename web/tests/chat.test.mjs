@@ -95,8 +95,12 @@ test("conversations outlive the page, are renamed and deleted", async () => {
   await ask(page, "Second question");
   await answers(page).getByText("Good morrow.").waitFor();
 
+  await set(page, { temperature: 0.3 });
   await page.reload();
+  await page.locator("summary", { hasText: "Settings" }).click();
+  assert.equal(await page.locator("input[name=temperature]").inputValue(), "0.3");
   await page.getByRole("button", { name: "First question", exact: true }).click();
+  await until(async () => (await page.locator("input[name=temperature]").inputValue()) === "");
   await page.getByRole("button", { name: "Rename First question" }).click();
   await page.getByLabel("Title").fill("Greetings");
   await page.getByLabel("Title").press("Enter");

@@ -13,9 +13,8 @@ const MACHINE = { view: "#machine" };
 /** @param {{rows: number, tokens: number, spoil?: boolean}} batch */
 function batchFile({ rows, tokens, spoil = false }) {
   const lines = Array.from({ length: rows }, (_, row) => {
-    const body = { model: "any", messages: [{ role: "user", content: `Row ${row}` }], max_tokens: tokens };
-    const bad = spoil && row === 0 ? { messages: "not a list" } : {};
-    return JSON.stringify({ custom_id: `row-${row}`, method: "POST", url: "/v1/chat/completions", body: { ...body, ...bad } });
+    const body = { model: "any", prompt: `Row ${row}`, max_tokens: tokens, ...(spoil && row === 0 ? { n: "many" } : {}) };
+    return JSON.stringify({ custom_id: `row-${row}`, method: "POST", url: "/v1/completions", body });
   });
   return { name: "prompts.jsonl", mimeType: "application/jsonl", buffer: Buffer.from(`${lines.join("\n")}\n`) };
 }
@@ -128,7 +127,7 @@ test("a batch file is sent, answered and its answers fetched", async () => {
 
   const answers = await fetched(page, job.getByRole("button", { name: /Answers/ }));
   assert.deepEqual(answers.map((row) => row.custom_id).sort(), ["row-1", "row-2", "row-3", "row-4"]);
-  for (const row of answers) assert.equal(typeof row.response.body.choices[0].message.content, "string");
+  for (const row of answers) assert.equal(typeof row.response.body.choices[0].text, "string");
   const errors = await fetched(page, job.getByRole("button", { name: /Errors/ }));
   assert.deepEqual(errors.map((row) => row.custom_id), ["row-0"]);
   await check();
@@ -161,7 +160,7 @@ test("a file that is no batch is refused in the server's words", async () => {
 
 test("loading and failed are said, with the reason", async () => {
   const { page, check } = await open(MACHINE);
-  const empty = { tiers: [], links: [], pass: null, queue: null, speed: null, wait: null, binds: "", jobs: null };
+  const empty = { tiers: [], links: [], pass: null, queue: null, speed: null, wait: null, binds: "", takes_batches: false };
   await tell(page, (state) => ({ ...state, ...empty, state: "loading", uptime: 12 }));
   await page.getByText("The model is being loaded, 12.0 s so far.").waitFor();
   await page.getByText("windlass serve --jobs FOLDER does").waitFor();

@@ -36,17 +36,18 @@ export function Settings() {
       </label>
       <div class="fields">
         {FIELDS.map((field) => (
-          <NumberField key={field.name} field={field} value={conversation.parameters[field.name]} />
+          <NumberField key={`${conversation.id} ${field.name}`} field={field} value={conversation.parameters[field.name]} />
         ))}
       </div>
     </details>
   );
 }
 
+/** The browser keeps what is typed, so that a number half written is not drawn over. */
 function NumberField({ field, value }: { field: Field; value: number | null }) {
-  function change(event: { currentTarget: HTMLInputElement }) {
+  function take(event: { currentTarget: HTMLInputElement }) {
     const input = event.currentTarget;
-    if (!input.reportValidity()) return;
+    if (!input.checkValidity()) return;
     const number = input.value === "" ? null : input.valueAsNumber;
     put({ ...opened.value, parameters: { ...opened.value.parameters, [field.name]: number } });
   }
@@ -60,8 +61,9 @@ function NumberField({ field, value }: { field: Field; value: number | null }) {
         max={field.max}
         step={field.step === 1 ? 1 : "any"}
         placeholder="server's"
-        value={value ?? ""}
-        onChange={change}
+        defaultValue={value ?? ""}
+        onInput={take}
+        onChange={(event) => event.currentTarget.reportValidity()}
       />
     </label>
   );

@@ -18,7 +18,7 @@ const STATUS: Record<JobStatus, string> = {
   failed: "failed",
 };
 
-export function Jobs({ jobs }: { jobs: Job[] | null }) {
+export function Jobs({ jobs, taken }: { jobs: Job[]; taken: boolean }) {
   const [said, say] = useState<{ words: string; bad: boolean } | null>(null);
 
   /** What was asked of the server, and what it said when that failed; the page looks again either way. */
@@ -37,16 +37,16 @@ export function Jobs({ jobs }: { jobs: Job[] | null }) {
     <section class="card jobs" aria-labelledby="jobs">
       <h2>
         <span id="jobs">Batch jobs</span>
-        {jobs && <Upload onFile={(file) => run(begin(file).then((id) => `${file.name} was sent and is ${id}.`))} />}
+        {taken && <Upload onFile={(file) => run(begin(file).then((id) => `${file.name} was sent and is ${id}.`))} />}
       </h2>
-      {!jobs && <p class="note">This server takes no batch files: windlass serve --jobs FOLDER does.</p>}
+      {!taken && <p class="note">This server takes no batch files: windlass serve --jobs FOLDER does.</p>}
       {said && (
         <p class={said.bad ? "error" : "note"} role={said.bad ? "alert" : "status"}>
           {said.words}
         </p>
       )}
-      {jobs?.length === 0 && <p class="note">No job yet. A batch file has a request a line, in OpenAI's form.</p>}
-      <ul>{jobs?.map((job) => <JobRow key={job.id} job={job} run={run} />)}</ul>
+      {taken && !jobs.length && <p class="note">No job yet. A batch file has a request a line, in OpenAI's form.</p>}
+      <ul>{jobs.map((job) => <JobRow key={job.id} job={job} run={run} />)}</ul>
     </section>
   );
 }

@@ -63,7 +63,7 @@ function Shown({ state: now }: { state: State }) {
         </h2>
         {now.pass ? <Lanes pass={now.pass} /> : <p class="note">There was none yet.</p>}
       </section>
-      <Jobs jobs={now.jobs} />
+      <Jobs jobs={now.jobs} taken={now.takes_batches ?? true} />
     </>
   );
 }

@@ -90,6 +90,6 @@ export interface State {
     generated_tokens: number;
   } | null;
   wait: { first_token: Quantiles; between_tokens: Quantiles } | null;
-  /** Null on a server that takes no batch files. */
-  jobs: Job[] | null;
+  takes_batches?: boolean;
+  jobs: Job[];
 }
