@@ -14,6 +14,7 @@ from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import JobSettings
 from windlass.facts.sampling_facts import sampling_facts
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
 from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.begin import agree
@@ -40,6 +41,8 @@ class JobWorld:
     files: dict[str, str] = field(default_factory=lambda: dict(FILES))
     defaults: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    forecast: list[Workload] = field(default_factory=list)
 
     @property
     def source(self) -> Path:
@@ -92,7 +95,7 @@ class JobWorld:
             journal = job.begin()
             answerer = EngineCall(cast(LLM, llm)) if isinstance(llm, FakeLLM) else llm
             defaults = SamplingParams(**({"temperature": 0.0} | self.defaults))
-            identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults))
+            identity = JobIdentity("model", self.files, {"dtype": "float32"}, sampling_facts(defaults), ("max_tokens",))
             agree(journal, identity)
             work = Work(
                 "model",
@@ -106,7 +109,7 @@ class JobWorld:
             )
             open_sink = partial(answer_sink, str(self.target), may_exist=True)
             outbox = Outbox(journal, open_sink, self.settings.order, self.said.append)
-            doors = Doors(lambda lines: None, self.said.append, stopped)
+            doors = Doors(self.told.extend, self.said.append, stopped, self.forecast.append)
             run = Run(answerer, work, journal, outbox, Meter(lambda event: None), doors)
             return run.run(), run.summary()
 

@@ -3,7 +3,7 @@
 import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import httpx2
 from openai import AsyncOpenAI, OpenAI
 
 from windlass import LLM
+from windlass.facts.completion import RequestOutput
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.sampling_facts import sampling_facts
 from windlass.jobs.service.limits import Limits
@@ -24,7 +25,8 @@ MODEL, KEY = "box", "sesame"
 TEMPLATE = (
     "{% if tools %}Tools: {% for tool in tools %}{{ tool.function.name }} {% endfor %}\n{% endif %}"
     "{% for message in messages %}{{ message.role }}: {{ message.content }}"
-    "{% for call in message.tool_calls or [] %}<tool_call>{{ call.function.arguments | tojson }}</tool_call>{% endfor %}"
+    "{% for call in message.tool_calls or [] %}[{{ call.function.name }} {{ call.function.arguments | tojson }}]"
+    "{% endfor %}"
     "\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
@@ -40,8 +42,36 @@ def model_with_template(folder: Path, template: str | None = TEMPLATE) -> Path:
     return folder
 
 
+class Held:
+    """Stops the service before each output of the engine that it hands on, until it is told to go."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._serve, self._go = llm.serve, threading.Event()
+        self._go.set()
+
+    def serve(self, *arguments: Any) -> Iterator[RequestOutput]:
+        for output in self._serve(*arguments):
+            assert self._go.wait(60)
+            yield output
+
+    def stop(self) -> None:
+        self._go.clear()
+
+    def go(self) -> None:
+        self._go.set()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    for _ in range(6000):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not come about")
+
+
 class Server:
-    """A station that listens in a thread of its own."""
+    """A station that listens in a thread of its own; `held` can stop what it answers."""
 
     def __init__(
         self,
@@ -52,13 +82,15 @@ class Server:
         service_limits: Limits | None = None,
     ) -> None:
         self.llm = LLM(model, dtype="float32")
+        self.held = Held(self.llm)
+        self.llm.serve = self.held.serve
         orders = None
         if jobs is not None:
             defaults = self.llm.default_sampling_params
             identity = JobIdentity(str(model), {"model": "box"}, {"dtype": "float32"}, sampling_facts(defaults))
             orders = BatchOrders(jobs, identity, 0)
         listener = bound_socket("127.0.0.1", 0)
-        self.url = url_of(listener)
+        self._listener, self.url = listener, url_of(listener)
         self.station = Station(
             self.llm,
             MODEL,
@@ -77,9 +109,15 @@ class Server:
         return self
 
     def stop(self) -> None:
+        self.held.go()
         self.station.listening.end()
         self._thread.join(60)
         assert not self._thread.is_alive()
+
+    def discard(self) -> None:
+        """Of one that was never started."""
+        self.station.service.close()
+        self._listener.close()
 
     def client(self, **settings: Any) -> OpenAI:
         return OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, **settings)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fake_llm import FakeLLM, FakeTokenizer
+from fake_llm import PLAN, FakeLLM, FakeTokenizer
 from job_world import JobWorld, asks, text
-from windlass.errors import RequestError, StorageError, UsageError
+from windlass.errors import JobError, StorageError, UsageError
 from windlass.facts.completion import CompletionOutput, RequestOutput
+from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import FINISHED, INPUT, ORDERS, JobSettings
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
@@ -26,6 +28,7 @@ from windlass.jobs.batch.patience import Waits
 from windlass.jobs.batch.place import JobPlace, OpenJob
 from windlass.jobs.rows.jsonl_rows import JsonlRows
 from windlass.model.tokenizer import AnyTokenizer
+from windlass.planner.job_rows import rows_of
 
 LENGTHS = (5, 1, 3, 1, 4, 2)
 BEGUN = (1, 5, 3, 1, 4, 2)
@@ -51,6 +54,27 @@ class TestWhatIsAsked:
         world.start()
         assert sorted(world.numbers()) == [1, 2, 3, 4, 5, 6]
         assert world.texts() == [text(length) for length in sorted(LENGTHS)]
+
+    def test_where_long_answers_are_asked_first_a_person_hears_why_nothing_is_written(self, world: JobWorld) -> None:
+        def told(*lengths: int) -> list[str]:
+            world.told.clear()
+            world.ask(*asks(lengths))
+            world.start()
+            return [line for line in world.told if "--order finished writes each as it ends" in line]
+
+        assert len(told(1, 5, 3)) == 1
+        assert told(1, 5, 3, 2) == [], "the last row is the only one to be asked"
+        world.settings = JobSettings(order=FINISHED)
+        assert told(1, 5, 3, 2, 1, 4) == []
+
+    def test_a_job_that_is_done_keeps_its_tokens_and_speed_when_it_is_asked_again(self, world: JobWorld) -> None:
+        world.ask(*asks(LENGTHS)).start()
+        with world.journal() as journal:
+            before = journal.fact("progress")
+        world.start()
+        with world.journal() as journal:
+            assert journal.fact("progress") == before
+        assert before["tokens"] == sum(LENGTHS)
 
     def test_a_job_that_is_done_asks_nothing_and_changes_nothing(self, world: JobWorld) -> None:
         world.ask(*asks(LENGTHS)).start()
@@ -81,10 +105,6 @@ class TestWhatIsAsked:
         world.start()
         assert world.texts() == ["x", "xx", None, None]
         assert "custom_id 'a' is that of line 1 too" in world.errors()[3]
-
-    def test_half_a_surrogate_pair_in_a_name_comes_back_as_it_was(self, world: JobWorld) -> None:
-        world.ask(b'{"custom_id": "\\ud800", "prompt": "Hi", "max_tokens": 1}').start()
-        assert world.written()[0]["custom_id"] == "\ud800"
 
     def test_a_file_is_read_a_window_at_a_time_and_only_as_answers_are_made(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,6 +142,37 @@ class TestWhatIsAsked:
         assert world.texts() == ["xxxx", "xxx"]
         said = "warning: --max-tokens 16 is more than the prompt of row 1, 60 tokens, leaves of the 64 this model takes"
         assert [line.partition(";")[0] for line in world.said] == ([said] if asked else [])
+
+    def test_a_plan_is_made_for_the_lengths_of_the_rows_one_by_one(self, world: JobWorld) -> None:
+        """Further answers to a prompt have nothing to read, and what prompts share is read once."""
+        llm, long = FakeLLM(max_model_len=128), "once upon a time in a land far away there lived a king "
+        sampled = {"prompt": "Hi", "max_tokens": 9, "temperature": 1, "n": 3}
+        world.ask({"prompt": "Hello", "max_tokens": 2}, sampled, {"prompt": long + "who", "max_tokens": 1}, {
+            "prompt": long + "and", "max_tokens": 1,
+        }).start(llm)  # fmt: skip
+        (workload,) = llm.workloads
+        assert workload == Workload(
+            6, 58, 9, (2, 2, 2, 5, 58, 58), reserved_lens=(10, 10, 10, 6, 58, 58), gen_lens=(9, 9, 9, 2, 1, 1),
+            shared_lens=(0, 2, 2, 0, 0, 48),
+        )  # fmt: skip
+        alone = replace(workload, shared_lens=())
+        assert rows_of(PLAN, alone).read - rows_of(PLAN, workload).read == 2 * (2 - 1) + 48
+
+    def test_the_rows_of_the_first_window_stand_for_those_of_the_whole_job(self, tmp_path: Path) -> None:
+        world, llm = JobWorld(tmp_path, window=2), FakeLLM()
+        world.ask(*asks((2, 4, 2, 4, 2, 4))).start(llm)
+        (workload,) = llm.workloads
+        assert (workload.num_prompts, workload.gen_lens) == (6, (4, 2))
+        assert (workload.generated_tokens, rows_of(PLAN, workload).decoded) == (18, 12)
+
+    def test_a_forecast_is_made_for_the_answers_that_are_left(self, tmp_path: Path) -> None:
+        world, llm = JobWorld(tmp_path, window=2), FakeLLM()
+        rows = [{"prompt": "Hi", "max_tokens": n, "temperature": 1, "n": 3} for n in (1, 9, 9, 9)]
+        world.ask(*rows)
+        killed_after(1, world)
+        world.start(llm)
+        assert [workload.num_prompts for workload in llm.workloads] == [12]
+        assert [workload.num_prompts for workload in world.forecast] == [12, 9]
 
     def test_a_row_that_fits_the_model_at_its_full_length_fits_whatever_was_before(self, tmp_path: Path) -> None:
         world, llm = JobWorld(tmp_path, window=1), FakeLLM()
@@ -286,7 +337,18 @@ class TestWhatChanged:
 
     def test_the_parameters(self, world: JobWorld) -> None:
         world.defaults = {"max_tokens": 32, "stop": "."}
-        assert "--max-tokens was 16, is 32; --stop was [], is ['.']" in self.refusal(world)
+        assert "--max-tokens was 16, is 32; the model's own stop was [], is ['.']" in self.refusal(world)
+
+    def test_a_parameter_that_the_model_or_a_flag_sets(self, world: JobWorld) -> None:
+        def said(given: tuple[str, ...], given_now: tuple[str, ...]) -> list[str]:
+            before = JobIdentity("model", {}, {}, {"top_p": 0.9}, given)
+            now = JobIdentity("model", {}, {}, {"top_p": 0.5}, given_now)
+            return now.changes_since(JobIdentity.from_json(before.as_json()))
+
+        assert said(("top_p",), ("top_p",)) == ["--top-p was 0.9, is 0.5"]
+        assert said(("top_p",), ()) == ["--top-p was 0.9, is not given, and the model's own is 0.5"]
+        assert said((), ("top_p",)) == ["--top-p was not given, with 0.9 the model's own, is 0.5"]
+        assert said((), ()) == ["the model's own top p was 0.9, is 0.5"]
 
     def test_rows_that_were_added_are_answered(self, world: JobWorld) -> None:
         world.ask(*asks((*BEGUN, 7))).start()
@@ -349,6 +411,25 @@ class TestADiskThatFails:
         assert [line.split(":")[0] for line in world.said] == ["paused", "paused"]
         assert (llm.adopted, len(llm.workloads)) == ([llm.plan, llm.plan], 1)  # loaded again by the plan it had
 
+    @pytest.mark.parametrize("stops_after", [0, 1, 5])
+    def test_under_the_input(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_after: int) -> None:
+        """It is read on from where it was, and the model has nothing to do with it."""
+        rows, left = JsonlRows.rows, [2]
+
+        def failing(self: JsonlRows) -> Iterator[Any]:
+            for number, row in enumerate(rows(self)):
+                if left[0] and number >= stops_after:
+                    left[0] -= 1
+                    raise StorageError("in.jsonl cannot be read: Input/output error")
+                yield row
+
+        world, llm = JobWorld(tmp_path, window=2), FakeLLM(block_size=2)
+        monkeypatch.setattr(JsonlRows, "rows", failing)
+        assert world.ask(*asks([3] * 6)).start(llm) == DONE
+        assert world.texts() == [text(3)] * 6
+        assert len([line for line in world.said if line.startswith("paused: in.jsonl cannot be read")]) == 2
+        assert (llm.adopted, len(llm.asked), len(llm.workloads)) == ([], 6, 1)
+
     def test_until_somebody_stops_it(self, world: JobWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         def failing(self: JsonlAnswers, rows: object) -> None:
             raise StorageError("the disk is full")
@@ -401,7 +482,7 @@ class TestWhoStopsAJob:
     def test_may_be_the_number_of_errors(self, world: JobWorld) -> None:
         world.settings = JobSettings(max_errors=1)
         world.ask(b"{bad", {"prompt": "Hi"}, b"{worse")
-        with pytest.raises(RequestError, match="2 rows of .* have an error, more than --max-errors 1.*row 3"):
+        with pytest.raises(JobError, match="2 rows of .* have an error, more than --max-errors 1.*row 3"):
             world.start()
         world.ask(b"{bad", {"prompt": "Hi", "max_tokens": 1}, {"prompt": "Ho", "max_tokens": 2})
         with pytest.raises(UsageError, match="row 2 of the input changed"):
@@ -409,6 +490,22 @@ class TestWhoStopsAJob:
         world.ask(b"{bad", {"prompt": "Hi"}, {"prompt": "Ho", "max_tokens": 2})
         assert world.start() == DONE
         assert world.texts() == [None, text(16), "xx"]
+
+    def test_no_row_is_looked_at_behind_the_one_that_was_too_bad(self, world: JobWorld) -> None:
+        world.settings = JobSettings(max_errors=1)
+        world.ask({"prompt": "Hi"}, {"prompt": [300]}, b"{bad", *[b"{worse"] * 9)
+        with pytest.raises(JobError, match="2 rows of .* have an error, more than --max-errors 1, last row 3"):
+            world.start()
+        with world.journal() as journal:
+            assert (journal.counts().refused, journal.last_number()) == (2, 3)
+
+    def test_errors_that_were_corrected_do_not_count_though_they_are_windows_away(self, tmp_path: Path) -> None:
+        world = JobWorld(tmp_path, JobSettings(max_errors=5), window=2)
+        good = {"prompt": "Hi", "max_tokens": 1}
+        world.ask(good, good, good, good, b"{bad", b"{bad").start()
+        world.settings = JobSettings(max_errors=0)
+        assert world.ask(*[good] * 6).start() == DONE
+        assert world.texts() == ["x"] * 6
 
 
 class TestTwoProcesses:

@@ -12,9 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from checkpoints import byte_llama
+from windlass.cli import batch_work
 from windlass.cli.job_stop import JobStop
 from windlass.cli.main import app
 from windlass.engine.llm import LLM
+from windlass.jobs.batch.ending import RUNNING
+from windlass.jobs.batch.journal import Journal
+from windlass.jobs.batch.place import JobPlace
 
 ROWS = [{"custom_id": f"r{n}", "prompt": "Once"[:n], "max_tokens": n, "temperature": 0} for n in (1, 2, 3)]
 
@@ -59,6 +63,98 @@ def test_a_job_that_is_done_stays_as_it_is_and_loads_nothing(
     again = batch(model, folder, "--json")
     assert (again.exit_code, json.loads(again.stdout)["answered"]) == (0, 3)
     assert (folder / "out.jsonl").read_bytes() == written
+
+
+class Opened(Exception):
+    """The model was opened."""
+
+
+class TestAJobThatIsDoneAndAskedAgain:
+    """It needs no model as long as nothing has changed."""
+
+    @pytest.fixture
+    def job(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+        """A model and a folder with a job that is done; to open a model raises Opened from now on."""
+        model = byte_llama(tmp_path / "model")
+        ask(tmp_path, ROWS)
+        assert batch(model, tmp_path).exit_code == 0
+
+        def opened(*arguments: object) -> None:
+            raise Opened
+
+        monkeypatch.setattr(batch_work, "opened", opened)
+        return model, tmp_path
+
+    def opens(self, *arguments: Any, **named: Any) -> bool:
+        result = batch(*arguments, **named)
+        assert (result.exit_code == 0) != isinstance(result.exception, Opened), result.stderr
+        return isinstance(result.exception, Opened)
+
+    def test_tells_the_same_and_mends_its_output(self, job: tuple[str, Path]) -> None:
+        model, folder = job
+        written = (folder / "out.jsonl").read_bytes()
+        again = batch(model, folder, "--json")
+        assert (again.exit_code, json.loads(again.stdout)["answered"]) == (0, 3)
+        (folder / "out.jsonl").write_bytes(written[:-7])
+        assert not self.opens(model, folder)
+        assert (folder / "out.jsonl").read_bytes() == written
+
+    def test_opens_it_for_other_rows(self, job: tuple[str, Path]) -> None:
+        model, folder = job
+        stamps = os.stat(folder / "in.jsonl")
+        ask(folder, [ROWS[0] | {"custom_id": "r9"}, *ROWS[1:]])
+        os.utime(folder / "in.jsonl", ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+        assert self.opens(model, folder), "neither size nor date tells"
+        ask(folder, ROWS)
+        assert not self.opens(model, folder)
+        ask(folder, [*ROWS, {"prompt": "more"}])
+        assert self.opens(model, folder)
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            ("--max-tokens", "9"), ("--temperature", "0.5"), ("--stop", "x"), ("--seed", "3"), ("--dtype", "bfloat16"),
+            ("--max-model-len", "32"), ("--kv-cache-dtype", "int8"), ("--chat",), ("--max-errors", "0", "--restart"),
+        ],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_opens_it_for_other_flags(self, job: tuple[str, Path], flags: tuple[str, ...]) -> None:
+        assert self.opens(*job, *flags)
+
+    def test_opens_it_for_another_model(self, job: tuple[str, Path]) -> None:
+        model, folder = job
+        weights = next(Path(model).glob("*.safetensors"))
+        stamps = os.stat(weights)
+        os.utime(weights, ns=(stamps.st_atime_ns, stamps.st_mtime_ns + 1))
+        assert self.opens(model, folder)
+        os.utime(weights, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+        assert not self.opens(model, folder)
+        (Path(model) / "generation_config.json").write_text('{"temperature": 0.5}')
+        assert self.opens(model, folder)
+
+    def test_opens_it_for_a_job_that_is_not_done(self, job: tuple[str, Path]) -> None:
+        model, folder = job
+        with Journal(JobPlace(folder / "out.jsonl").journal) as journal:
+            journal.keep(state=RUNNING)
+        assert self.opens(model, folder)
+
+
+def test_too_many_errors_are_a_failure_and_some_are_not(model: str, folder: Path) -> None:
+    (folder / "in.jsonl").write_text('{"prompt": "Once", "max_tokens": 1}\n{bad\n{worse\n')
+    failed = batch(model, folder, "--max-errors", "1")
+    assert (failed.exit_code, "have an error, more than --max-errors 1, last row 3" in failed.stderr) == (1, True)
+    assert batch(model, folder).exit_code == 0
+    assert batch(model, folder, "--max-errors", "1").exit_code == 1, "though it is done"
+
+
+def test_a_name_that_says_nothing_gets_json_lines_and_that_is_said(model: str, folder: Path) -> None:
+    command = ("batch", model, "-i", str(folder / "in.jsonl"), "-o", str(folder / "out.txt"))
+    result = CliRunner().invoke(app, command, prog_name="windlass")
+    assert result.exit_code == 0
+    assert f"{folder}/out.txt gets JSON lines, whatever its name; call it .jsonl to say so" in result.stderr
+    assert [json.loads(line)["custom_id"] for line in (folder / "out.txt").read_text().splitlines()] == [
+        "r1", "r2", "r3",
+    ]  # fmt: skip
 
 
 def test_what_changed_is_named_and_restart_begins_anew(model: str, folder: Path) -> None:

@@ -169,13 +169,13 @@ def test_a_length_that_nobody_asked_for_is_cut_without_a_word(tiny_model: str) -
     assert windlass("run", tiny_model, "Once", "--quiet").stderr == ""
 
 
-def test_batch_says_once_how_many_answers_are_cut(tiny_model: str) -> None:
+def test_batch_says_once_that_answers_are_cut(tiny_model: str) -> None:
     rows = '{"prompt": "Once"}\n{"prompt": "Twice"}\n{"prompt": "One", "max_tokens": 2}\n'
     result = windlass("batch", tiny_model, "-i", "-", "-o", "-", "--max-tokens", "124", "--quiet", given=rows)
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 3)
     assert result.stderr == (
-        "warning: --max-tokens 124 is more than 1 of 3 prompts leave of the 128 tokens this model takes; their answers "
-        "end there at the latest\n"
+        "warning: --max-tokens 124 is more than the prompt of row 2, 5 tokens, leaves of the 128 this model takes; "
+        "such answers end there at the latest\n"
     )
 
 

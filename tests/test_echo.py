@@ -10,24 +10,33 @@ from transformers import AutoModelForCausalLM
 
 from checkpoints import byte_llama
 from windlass.engine.llm import LLM
-from windlass.facts.batch_row import parse_rows
-from windlass.jobs.answer_file import AnswerFile
-from windlass.jobs.batch_file import answer_questions, questions, workload
+from windlass.facts.batch_answer import answer
+from windlass.facts.batch_row import BatchRow, parse_rows
+from windlass.jobs.batch.ask import Ask, Question
+from windlass.jobs.batch.engine_call import EngineCall
+from windlass.jobs.batch.feed import workload_of
+from windlass.jobs.batch.question import question
 
 TEXT = "Once upon a time"
 
 
-def answered(folder: str, out: Path, *bodies: dict[str, Any]) -> list[dict[str, Any]]:
+def answered(folder: str, *bodies: dict[str, Any]) -> list[Any]:
     """The first choice of each body's answer."""
     rows = parse_rows([json.dumps({"url": "/v1/completions", "body": body}).encode() for body in bodies])
-    with LLM(folder, unproven=True) as llm, AnswerFile(str(out)) as answers:
-        asked = questions(llm, rows, llm.default_sampling_params)
-        planned = workload(asked, llm.opened.facts.max_model_len)
-        assert planned is not None and planned.scored
-        plan = llm.prepare(planned)
-        answer_questions(llm, "m", asked, answers)
+    with LLM(folder, unproven=True) as llm:
+        engine, asks = EngineCall(llm), list[Ask]()
+        for row in rows:
+            assert isinstance(row, BatchRow)
+            item = question(engine, row, llm.default_sampling_params)
+            assert isinstance(item, Question)
+            asks.append(Ask(item))
+        planned = workload_of(asks, engine.max_model_len)
+        assert planned.scored
+        engine.make_ready(planned)
+        plan, found = llm.plan, dict(engine.answered(asks, planned, stream=False, until=lambda: False))
         assert llm.plan is plan, "the model was loaded for this"
-    return [json.loads(line)["response"]["body"]["choices"][0] for line in out.read_text().splitlines()]
+    lines = [json.loads(json.dumps(answer(ask.question.row, found[ask.number], "m", 0))) for ask in asks]
+    return [line["response"]["body"]["choices"][0] for line in lines]
 
 
 def test_scores_of_a_prompt_as_text_and_as_ids_with_and_without_an_answer(tmp_path: Path) -> None:
@@ -36,8 +45,7 @@ def test_scores_of_a_prompt_as_text_and_as_ids_with_and_without_an_answer(tmp_pa
     with LLM(folder, unproven=True) as llm:
         ids = llm.tokenizer.encode(TEXT)
     scores, both, from_ids = answered(
-        folder, tmp_path / "out.jsonl",
-        asked | {"max_tokens": 0}, asked | {"max_tokens": 3}, asked | {"max_tokens": 0, "prompt": ids},
+        folder, asked | {"max_tokens": 0}, asked | {"max_tokens": 3}, asked | {"max_tokens": 0, "prompt": ids},
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ SOURCE = Path(windlass.__file__).parent.parent
 
 def test_the_public_names_are_these_and_sorted() -> None:
     error_names = {name for name, value in vars(errors).items() if inspect.isclass(value)}
-    others = {"LLM", "SamplingParams", "RequestOutput", "CompletionOutput", "__version__"}
+    others = {"LLM", "SamplingParams", "StructuredOutputsParams", "RequestOutput", "CompletionOutput", "__version__"}
     assert windlass.__all__ == sorted(error_names | others)
     assert dir(windlass) == windlass.__all__
 

@@ -48,6 +48,7 @@ IMPORTING_FUNCTIONS = {
     (f"{PACKAGE}.__main__", "main"),
     (f"{PACKAGE}.kernels.cuda.backend", "load_kernels"),  # Triton, where a device is used and only there
     (f"{PACKAGE}.jobs.arrow", "load_arrow"),  # pyarrow, where a Parquet file is named and only there
+    (f"{PACKAGE}.model.guidance", "load_guidance"),  # llguidance, where an answer must have a form and only there
 }
 LATE = f"{PACKAGE}.cli.late"  # `late("engine.llm")` is an import of windlass.engine.llm like any other here
 

@@ -167,3 +167,17 @@ def test_a_pass_that_reads_and_decodes_counts_in_both_phases_by_its_tokens() -> 
     assert told.decode.passes == sum(1 for each in walked(plan, work) if each[0])
     assert told.prefill.passes == sum(1 for each in walked(plan, work) if not each[0])
     assert told.prefill.seconds > 8 * told.decode.seconds_per_pass * 0.5
+
+
+@pytest.mark.parametrize("number", [3, 7, 24, 1000, 50_000])
+def test_rows_that_are_known_stand_for_those_that_are_not(number: int) -> None:
+    known = [(100, 40), (300, 20), (30, 5), (200, 1), (10, 33), (64, 8), (128, 16), (256, 2)]
+    some = replace(job(known), num_prompts=number)
+    # Fewer than there are come again and again; of more, those are left out that lie between.
+    every = job([known[place * 8 // number if number < 8 else place % 8] for place in range(number)])
+    plan = plan_of(8, 64)
+    found, wanted = rows_of(plan, some), rows_of(plan, every)
+    assert (found.read, found.decoded) == pytest.approx((wanted.read, wanted.decoded), rel=1e-3)
+    assert some.generated_tokens == pytest.approx(every.generated_tokens, rel=0.35 if number < 8 else 0.01)
+    if number <= 1000:
+        assert found == wanted

@@ -64,8 +64,8 @@ def test_a_job_that_is_done_says_how_many_rows_it_has(world: JobWorld) -> None:
     assert (job["state"], job["rows_done"], job["rows_total"], job["rows_refused"]) == ("done", 4, 4, 1)
     assert (job["tokens"], job["id"], job["pid"]) == (7, world.place.id, None)
     header, line = windlass().stdout.splitlines()
-    assert header.split()[:3] == ["id", "state", "rows"]
-    assert line.startswith(f"{world.place.id}  done   4 of 4")
+    assert header.split()[:4] == ["id", "state", "rows", "errors"]
+    assert line.split()[:6] == [world.place.id, "done", "4", "of", "4", "1"]
 
 
 def test_a_job_that_was_killed_is_stopped_and_says_how_to_go_on(world: JobWorld) -> None:
@@ -109,8 +109,18 @@ def test_a_job_whose_journal_was_removed_is_gone_until_it_is_pruned(world: JobWo
     assert "no jobs yet" in windlass("--prune").stdout
 
 
+def test_a_job_is_known_by_its_output_too(world: JobWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(world)
+    monkeypatch.chdir(world.folder)
+    for name in (world.target.name, str(world.target), f"./{world.target.name}"):
+        assert f"job      {world.place.id}: stopped\n" in windlass("show", name).stdout
+    assert windlass("cancel", world.target.name).exit_code == 0
+    assert seen()["state"] == "cancelled"
+    assert windlass("show", world.source.name).exit_code == 2
+
+
 def test_an_id_that_nobody_has_is_misuse(world: JobWorld) -> None:
     result = windlass("show", "zzz")
     assert (result.exit_code, result.stderr) == (
-        2, "error: no job has an id that begins with zzz; see `windlass jobs`\n",
+        2, "error: no job has the id or output zzz; see `windlass jobs`\n",
     )  # fmt: skip

@@ -120,7 +120,6 @@ FOREIGN: dict[str, tuple[Any, Any]] = {
     "early_stopping": (False, True),
     "spaces_between_special_tokens": (True, False),
     "detokenize": (True, False),
-    "structured_outputs": (None, {"json": {}}),
     "guided_decoding": (None, np.array([1, 2])),
     "logits_processors": ([], [print]),
     "truncate_prompt_tokens": (None, 5),

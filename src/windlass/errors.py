@@ -9,6 +9,7 @@ WindlassError
 │   └── UnsupportedModel    the architecture is not proven to give the right tokens here
 ├── BudgetError             it does not fit; says what is needed, what there is and the smallest change that would do
 ├── DeviceError             the device asked for is missing, too small or failed
+├── JobError                a job was given up, as it was told to be
 ├── StorageError            a disk is full, unreadable or not writable
 └── Unavailable             a service takes no question now
     ├── NotReady            it is still loading, has failed or was closed
@@ -56,6 +57,10 @@ class BudgetError(WindlassError):
 
 class DeviceError(WindlassError):
     """The device asked for is missing, too small or failed."""
+
+
+class JobError(WindlassError):
+    """A job was given up, as it was told to be; what was done is kept."""
 
 
 class StorageError(WindlassError):

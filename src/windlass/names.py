@@ -4,6 +4,7 @@ from windlass.errors import (
     BudgetError,
     CheckpointError,
     DeviceError,
+    JobError,
     ModelError,
     ModelNotFound,
     RequestError,
@@ -14,18 +15,21 @@ from windlass.errors import (
 )
 from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.structured_outputs import StructuredOutputsParams
 
 __all__ = [
     "BudgetError",
     "CheckpointError",
     "CompletionOutput",
     "DeviceError",
+    "JobError",
     "ModelError",
     "ModelNotFound",
     "RequestError",
     "RequestOutput",
     "SamplingParams",
     "StorageError",
+    "StructuredOutputsParams",
     "UnsupportedModel",
     "UsageError",
     "WindlassError",

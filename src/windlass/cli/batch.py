@@ -1,29 +1,21 @@
 """`windlass batch`: a file of questions in, a file of answers out."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from windlass.cli.batch_job import BatchJob
+from windlass.cli.batch_pipe import BatchPipe
+from windlass.cli.batch_work import BatchWork
 from windlass.cli.budget_flags import BudgetFlags, ModelName
-from windlass.cli.display import Display, display
-from windlass.cli.exits import FAILED, INTERRUPTED
 from windlass.cli.job_flags import JobFlags
-from windlass.cli.late import late
-from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.prompt_flags import PromptFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import UsageError
-from windlass.facts.batch_answer import refusal
-from windlass.facts.batch_row import BadRow
-from windlass.facts.batch_summary import BatchSummary
-from windlass.jobs.answer_file import AnswerFile, check_apart
-from windlass.jobs.question_file import Row, read_rows
+from windlass.jobs.answers.apart import check_apart
 from windlass.jobs.rows.row_source import row_source
 
 EXAMPLES = (
@@ -60,78 +52,22 @@ def batch(
     Rows are OpenAI batch rows, {"prompt": ...}, or those of a table; a bad row gets an error row and the others are
     answered. Sampling flags are for what a row leaves open. A job that was stopped or killed goes on where it was when
     the same command is given again; `windlass jobs` shows how it stands. A dash in place of a file is standard input
-    or output; such a batch cannot be taken up again.
+    or output; such a batch cannot be taken up again. Exit codes: 0 done, error rows among them or not; 1 no row could
+    be answered, or more than --max-errors could not; 2 misuse; 130 interrupted or cancelled.
     """
     if output.json and target == "-":
         raise UsageError("--json and -o - would both write to standard output; name a file for the answers")
     check_apart(source, target)
     timeline.check()
+    rows = row_source(source, prompts.form())
+    work = BatchWork(model, source, target, sampling, output, job, budget, timeline, prompts)
     if _is_piped(source, target):
-        rows = read_rows(source, prompts.form())
-        _batch_once(model, rows, target, sampling, output, job.overwrite, budget, timeline)
+        BatchPipe(work, rows).run()
     else:
-        rows_of = row_source(source, prompts.form())
-        BatchJob(model, source, rows_of, target, sampling, output, budget, timeline, job).run()
+        BatchJob(work, rows).run()
 
 
 def _is_piped(source: str, target: str) -> bool:
     """Whether one end cannot be come back to: a pipe, a device."""
     ends = (Path(source), Path(target))
     return "-" in (source, target) or any(end.exists() and not (end.is_file() or end.is_dir()) for end in ends)
-
-
-def _batch_once(
-    model: str,
-    rows: list[Row],
-    target: str,
-    sampling: SamplingFlags,
-    output: OutputFlags,
-    overwrite: bool,
-    budget: BudgetFlags,
-    timeline: TimelineFlags,
-) -> None:
-    """Without a journal."""
-    with AnswerFile(target, overwrite) as answers, display(output.quiet) as screen:
-        try:
-            with timeline.recording(model, screen) as trace:
-                summary = _answered(model, rows, answers, screen, sampling, budget, trace)
-        except KeyboardInterrupt as interrupt:
-            screen.close()
-            sys.stderr.write(f"interrupted: {answers.safe_rows} of {len(rows)} rows are in {target}\n")
-            raise typer.Exit(INTERRUPTED) from interrupt
-        screen.close()
-        screen.say(summary.lines())
-    if output.json:
-        sys.stdout.write(json.dumps({"model": model, "output": target} | summary.as_dict()) + "\n")
-    if not summary.answered:
-        raise typer.Exit(FAILED)
-
-
-def _answered(
-    model: str,
-    rows: list[Row],
-    answers: AnswerFile,
-    screen: Display,
-    sampling: SamplingFlags,
-    budget: BudgetFlags,
-    trace: Any,
-) -> BatchSummary:
-    """Runs the batch; a file without one good row needs no model."""
-    bad = [row for row in rows if isinstance(row, BadRow)]
-    if len(bad) == len(rows):
-        answers.append([refusal(row) for row in bad])
-        return BatchSummary(len(rows), tuple(row.line for row in bad), None)
-    job = late("jobs.batch_file")
-    with opened(model, budget, screen.on_progress, trace) as llm:
-        asked = job.questions(llm, rows, sampling.applied_to(llm.default_sampling_params))
-        cut = job.cut_short(asked) if sampling.asks_for_length else 0
-        if cut:
-            sys.stderr.write(
-                f"warning: --max-tokens {sampling.max_tokens} is more than {cut} of {len(rows)} prompts leave of the "
-                f"{llm.opened.facts.max_model_len} tokens this model takes; their answers end there at the latest\n"
-            )
-        workload = job.workload(asked, llm.opened.facts.max_model_len)
-        if workload is not None:
-            screen.say(llm.prepare(workload).lines())
-        summary: BatchSummary = job.answer_questions(llm, model, asked, answers)
-        return summary

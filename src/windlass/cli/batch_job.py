@@ -4,169 +4,154 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from windlass.cli.budget_flags import BudgetFlags
-from windlass.cli.display import Display, display
-from windlass.cli.exits import FAILED, INTERRUPTED
-from windlass.cli.job_flags import JobFlags
-from windlass.cli.job_stop import JobStop
+from windlass.cli.batch_work import BatchWork, all_refused, has_a_good_row, warn
+from windlass.cli.display import display
+from windlass.cli.exits import FAILED
 from windlass.cli.late import late
-from windlass.cli.opened import opened
-from windlass.cli.output_flags import OutputFlags
-from windlass.cli.sampling_flags import SamplingFlags
-from windlass.cli.timeline_flags import TimelineFlags
 from windlass.errors import StorageError, UsageError
-from windlass.facts.batch_answer import refusal
-from windlass.facts.batch_row import BadRow, BatchRow
 from windlass.facts.batch_summary import BatchSummary
+from windlass.facts.file_format import row_format
+from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_record import JobRecord
 from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.answers.refusals import only_refusals
-from windlass.jobs.batch.ending import CANCELLED, DONE
+from windlass.jobs.batch.ending import DONE
 from windlass.jobs.batch.journal import Journal
-from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
 from windlass.jobs.batch.patience import Patience
 from windlass.jobs.batch.place import JobPlace, OpenJob
+from windlass.jobs.batch.receipt import Receipt, content_of
 from windlass.jobs.batch.registry import Registry
-from windlass.jobs.question_file import no_rows
 from windlass.jobs.rows.row_source import RowSource
 from windlass.settings import cache_folder
 
 
-@dataclass(frozen=True, slots=True)
 class BatchJob:
-    """The command line of one job: the rows in `source`, which come from `path`, are answered in `target`."""
+    """The ends of such a batch, and what is known of it on the disk."""
 
-    model: str
-    path: str
-    source: RowSource
-    target: str
-    sampling: SamplingFlags
-    output: OutputFlags
-    budget: BudgetFlags
-    timeline: TimelineFlags
-    flags: JobFlags
+    patient = True
+
+    def __init__(self, work: BatchWork, source: RowSource) -> None:
+        self._work, self.source = work, source
+        self._target = Path(work.target)
+        self._job = OpenJob(JobPlace(self._target))
+        self._anew = False
+        self._identity: JobIdentity | None = None
 
     def run(self) -> None:
         """Begins it or goes on with it, to its end or until somebody stops it."""
-        with display(self.output.quiet) as screen, OpenJob(JobPlace(Path(self.target))) as job:
-            anew = self._begins_anew(job)
-            if not job.is_begun and not self._has_a_good_row():
-                summary = self._refused()
+        work = self._work
+        with display(work.output.quiet) as screen, self._job:
+            self._anew = self._begins_anew()
+            if not self._job.is_begun and not has_a_good_row(self.source):
+                may_exist = work.job.overwrite or only_refusals(self._target)
+                summary = all_refused(self.source, partial(answer_sink, work.target, may_exist))
+            elif (known := self._known_done()) is not None:
+                summary = known
             else:
-                with self.timeline.recording(self.model, screen) as trace:
-                    summary = self._worked(job, anew, screen, trace)
+                before = content_of(work.path, read=False)
+                summary = work.answered(self, screen)
+                self._note_done(before)
             screen.close()
             screen.say(summary.lines())
-        if self.output.json:
-            told = {"model": self.model, "output": self.target, "job": job.place.id} | summary.as_dict()
+        if work.output.json:
+            told = {"model": work.model, "output": work.target, "job": self._job.place.id} | summary.as_dict()
             sys.stdout.write(json.dumps(told) + "\n")
         if not summary.answered:
             raise typer.Exit(FAILED)
 
-    def _has_a_good_row(self) -> bool:
-        """Whether a model is needed at all. Raises UsageError where there is no row."""
-        row = None
-        for row in self.source.rows():
-            if isinstance(row, BatchRow):
-                return True
-        if row is None:
-            raise no_rows(self.source.describe())
-        return False
+    def begin(self, identity: JobIdentity) -> tuple[Journal, Outbox]:
+        """The journal, made sure that it is of the same job. Raises UsageError, StorageError."""
+        if self._anew:
+            self._job.drop()
+        journal = self._job.begin()
+        late("jobs.batch.begin").agree(journal, identity)
+        self._identity = identity
+        self._register()
+        return journal, self._outbox(journal)
 
-    def _refused(self) -> BatchSummary:
-        """All rows with their errors."""
-        may_exist = self.flags.overwrite or only_refusals(Path(self.target))
-        sink, lines = answer_sink(self.target, may_exist=may_exist), list[int]()
-        for row in self.source.rows():
-            if isinstance(row, BadRow):
-                sink.append([refusal(row)])
-                lines.append(row.line)
-        sink.close()
-        return BatchSummary(len(lines), tuple(lines), None)
+    def left(self, journal: Journal) -> list[str]:
+        """How far it has come, and what goes on with it."""
+        counts, total = journal.counts(), self.source.count()
+        of = "" if total is None else f" of {total}"
+        return [f"{counts.finished}{of} rows are done", f"the same command goes on with the others: {_command()}"]
 
-    def _begins_anew(self, job: OpenJob) -> bool:
+    def _begins_anew(self) -> bool:
         """Whether what is known of a job is to be dropped once its model is there.
 
         A job that was begun waits for its disk; a new one would fail at once. Raises UsageError for a file that is
         there and belongs to no job, unless it may be replaced.
         """
-        if job.is_begun:
-            if self.flags.restart:
+        flags = self._work.job
+        if self._job.is_begun:
+            if flags.restart:
                 return True
-            known = Patience(None, _warn, lambda: False).persist(job.begin)
-            return self.flags.overwrite and known.fact("state") == DONE
+            known = Patience(None, warn, lambda: False).persist(self._job.begin)
+            return flags.overwrite and known.fact("state") == DONE
         self._refuse_strange_folder()
-        answer_sink(self.target, may_exist=self.flags.overwrite or only_refusals(Path(self.target))).close()
+        answer_sink(self._work.target, may_exist=flags.overwrite or only_refusals(self._target)).close()
         return False
 
     def _refuse_strange_folder(self) -> None:
-        folder = Path(self.target)
+        folder = self._target
         if folder.is_dir() and any(entry.suffix != ".parquet" for entry in folder.iterdir()):
             raise UsageError(
                 f"{folder} is a folder that holds other files; name a file, as in {folder / 'answers.jsonl'}, or a "
                 "folder of its own for answers in Parquet"
             )
 
-    def _worked(self, job: OpenJob, anew: bool, screen: Display, trace: Any) -> BatchSummary:
-        meter = Meter(screen.on_progress)
-        begin, work, engine_call = late("jobs.batch.begin"), late("jobs.batch.run"), late("jobs.batch.engine_call")
-        with opened(self.model, self.budget, meter.on_engine, trace) as llm:
-            defaults = self.sampling.applied_to(llm.default_sampling_params)
-            identity = begin.identity_of(llm, self.model, self.budget.revision, self._formats(), defaults)
-            if anew:
-                job.drop()
-            journal = job.begin()
-            begin.agree(journal, identity)
-            self._register(job.place)
-            orders = work.Work(
-                self.model, self.source, identity, defaults, self.flags.settings, self.sampling.asks_for_length
-            )
-            outbox = Outbox(journal, partial(answer_sink, self.target, may_exist=True), self.flags.order, _warn)
-            with JobStop() as stop:
-                doors = work.Doors(screen.say, _warn, lambda: stop.asked, begin.outlook(llm))
-                run = work.Run(engine_call.EngineCall(llm), orders, journal, outbox, meter, doors)
-                try:
-                    ending = run.run()
-                except KeyboardInterrupt as interrupt:
-                    screen.close()
-                    raise self._left(journal, "interrupted") from interrupt
-                if ending != DONE:
-                    screen.close()
-                    raise self._left(journal, "cancelled" if ending == CANCELLED else "interrupted")
-            summary: BatchSummary = run.summary()
-            return summary
+    def _known_done(self) -> BatchSummary | None:
+        """Of a job that is done already, with nothing changed since: then there is nothing to open a model for."""
+        if self._anew or not self._job.is_begun:
+            return None
+        journal = self._job.begin()
+        kept = journal.fact("receipt") if journal.fact("state") == DONE else None
+        counts, most = journal.counts(), self._work.job.max_errors
+        if kept is None or (most is not None and counts.refused > most):
+            return None
+        files = late("jobs.batch.model_files").files_of(self._work.model, self._work.budget.revision)
+        if files is None or kept != self._receipt(files).as_dict():
+            return None
+        try:
+            self._outbox(journal).finish()
+        except StorageError:
+            return None  # a job at work waits for its disk, and says so
+        self._register()
+        return BatchSummary(counts.finished, journal.refused(), None)
 
-    def _left(self, journal: Journal, word: str) -> typer.Exit:
-        """Says how to go on."""
-        counts, total = journal.counts(), self.source.count()
-        of = "" if total is None else f" of {total}"
-        sys.stderr.write(f"{word}: {counts.finished}{of} rows are done\n")
-        sys.stderr.write(f"the same command goes on with the others: {_command()}\n")
-        return typer.Exit(INTERRUPTED)
+    def _note_done(self, before: str) -> None:
+        """Keeps what the job was done with, unless its input was written to meanwhile."""
+        assert self._identity is not None
+        with suppress(StorageError):  # then the model is opened the next time, and nothing else is lost
+            receipt = self._receipt(self._identity.files)
+            if content_of(self._work.path, read=False) == before:
+                self._job.begin().keep(receipt=receipt.as_dict())
 
-    def _formats(self) -> dict[str, object]:
-        """What of the flags changes tokens."""
-        return {
-            "quantization": self.budget.quantization,
-            "kv_cache_dtype": self.budget.kv_cache_dtype,
-            "seed": self.budget.seed,
-        }
+    def _receipt(self, files: Mapping[str, str]) -> Receipt:
+        work, budget = self._work, self._work.budget
+        asked = {"dtype": budget.dtype, "max_model_len": budget.max_model_len, "device": budget.device}
+        choices = work.formats() | asked | work.sampling.given() | work.prompts.told()
+        return Receipt(dict(files), choices, row_format(work.path).value, content_of(work.path))
 
-    def _register(self, place: JobPlace) -> None:
+    def _outbox(self, journal: Journal) -> Outbox:
+        work = self._work
+        return Outbox(journal, partial(answer_sink, work.target, may_exist=True), work.job.order, warn)
+
+    def _register(self) -> None:
+        place = self._job.place
         record = JobRecord(
             id=place.id,
-            model=self.model,
-            input=str(Path(self.path).absolute()),
-            output=str(Path(self.target).absolute()),
+            model=self._work.model,
+            input=str(Path(self._work.path).absolute()),
+            output=str(self._target.absolute()),
             journal=str(place.journal.absolute()),
             lock=str(place.lock.absolute()),
             command=_command(),
@@ -176,12 +161,7 @@ class BatchJob:
         try:
             Registry(cache_folder()).add(record)
         except StorageError as error:
-            _warn(f"warning: {error}; `windlass jobs` will not show this job")
-
-
-def _warn(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+            warn(f"warning: {error}; `windlass jobs` will not show this job")
 
 
 def _command() -> str:

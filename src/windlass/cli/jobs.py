@@ -11,11 +11,19 @@ from windlass.cli.output_flags import AsJson
 from windlass.jobs.batch.registry import GONE, Registry, call_off
 from windlass.settings import cache_folder
 
-EXAMPLES = ("windlass jobs", "windlass jobs --json", "windlass jobs show 3fa9c1", "windlass jobs cancel 3fa9c1")
+EXAMPLES = (
+    "windlass jobs",
+    "windlass jobs --json",
+    "windlass jobs --prune",
+    "windlass jobs show 3fa9c1",
+    "windlass jobs cancel answers.jsonl",
+)
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="As `windlass jobs` shows it, or how it begins.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Its id or how that begins, as `windlass jobs` shows it, or its output.")
+]
 
-_HEADER = ("id", "state", "rows", "speed", "time left", "output")
+_HEADER = ("id", "state", "rows", "errors", "speed", "time left", "output")
 
 
 def jobs(
@@ -56,8 +64,8 @@ def cancel(job: JobId) -> None:
 
 
 VERBS = (
-    (show, EXAMPLES[2:3]),
-    (cancel, EXAMPLES[3:]),
+    (show, EXAMPLES[3:4]),
+    (cancel, EXAMPLES[4:]),
 )
 
 

@@ -28,3 +28,11 @@ def require_plotting() -> None:
     """Raises UsageError where matplotlib, which pictures are drawn with, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib, which is not installed; pip install 'windlass[plot]'")
+
+
+def require_guidance() -> None:
+    """Raises UsageError where llguidance, which holds answers to a form, is not installed: before a model is loaded."""
+    if importlib.util.find_spec("llguidance") is None:
+        raise UsageError(
+            "--schema, --regex and --choice need llguidance, which is not installed; pip install 'windlass[structured]'"
+        )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from windlass.cli.late import late
-from windlass.errors import UsageError
+from windlass.errors import StorageError, UsageError
 from windlass.facts.prompt_form import DEFAULT_COLUMN, PromptForm
 
 _PANEL = "Prompts of a table (CSV, Parquet; JSON lines too)"
@@ -32,6 +32,16 @@ class PromptFlags:
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="With --chat: the system message.", rich_help_panel=_PANEL)
     ] = None
+
+    def told(self) -> dict[str, object]:
+        """By values that JSON can hold; a template by what is written in it. Raises StorageError."""
+        template = None
+        if self.template is not None:
+            try:
+                template = self.template.read_bytes().decode(errors="backslashreplace")
+            except OSError as error:
+                raise StorageError(f"cannot read {self.template}: {error.strerror}; name another file") from error
+        return {"column": self.column, "template": template, "chat": self.chat, "system": self.system}
 
     def form(self) -> PromptForm | None:
         """What the flags say of each row; None where they say nothing. Raises UsageError and StorageError."""

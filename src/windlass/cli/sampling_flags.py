@@ -1,19 +1,21 @@
 """The flags that say how the next token is drawn. What is not given follows the model's generation_config.json."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any
 
 import typer
 
+from windlass.cli.form_flags import FormFlags
 from windlass.cli.numbers import counting, real, whole
 from windlass.errors import UsageError
 from windlass.facts.sampling_params import SamplingParams
 
 _PANEL = "Sampling"
+_FORM = tuple(field.name for field in fields(FormFlags))
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingFlags:
+class SamplingFlags(FormFlags):
     """None is "as the model has it"; names are those of SamplingParams."""
 
     max_tokens: Annotated[
@@ -66,7 +68,11 @@ class SamplingFlags:
     ] = None
 
     def __post_init__(self) -> None:
-        """What makes no sense is refused here, before torch is imported or a model fetched. Raises UsageError."""
+        """What makes no sense is refused here, before torch is imported or a model fetched.
+
+        Raises UsageError, and StorageError for a schema that cannot be read.
+        """
+        self.read_form()
         params = self.applied_to(SamplingParams())
         if self.temperature is None or not params.is_greedy:
             return
@@ -84,7 +90,9 @@ class SamplingFlags:
 
     def given(self) -> dict[str, Any]:
         """What was said on the command line, for `dataclasses.replace`."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, [])}
+        own = {name: value for name, value in asdict(self).items() if name not in _FORM and value not in (None, [])}
+        form = self.answer_form()
+        return own if form is None else own | {"structured_outputs": form}
 
     def applied_to(self, defaults: SamplingParams) -> SamplingParams:
         """The model's own parameters with what was said on the command line. Raises UsageError."""

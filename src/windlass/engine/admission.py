@@ -7,6 +7,8 @@ from dataclasses import replace
 from windlass.engine.arguments import read_whole
 from windlass.engine.bad_words import bad_words
 from windlass.engine.continuations import Continued
+from windlass.engine.grammar import Grammar
+from windlass.engine.grammars import Grammars
 from windlass.engine.opened_model import OpenedModel
 from windlass.engine.passage import Passage
 from windlass.engine.prompt_scan import PromptScan
@@ -30,12 +32,22 @@ class Admission:
     def __init__(self, opened: OpenedModel, seed: int, numbers: Iterator[int]) -> None:
         self.opened, self._seed, self._numbers = opened, seed, numbers
         self._told_cut = False
+        self._grammars = Grammars(opened.tokenizer, opened.facts.vocab_size, opened.defaults.eos_token_ids)
+
+    def close(self) -> None:
+        """Ends what works beside the engine; what is admitted next has another."""
+        self._grammars.close()
 
     def check(self, params: SamplingParams) -> None:
-        """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer."""
+        """Raises UsageError for parameters that make no sense for this model: ids it lacks, texts without tokenizer.
+
+        RequestError for a form that no answer can be held to.
+        """
         params.check_vocabulary(self.opened.facts.vocab_size)
         bad_words(self.opened.tokenizer, params.bad_strings)
         self._stop_check(params, 1)
+        if params.structured_outputs is not None:
+            self._grammars.check(params.structured_outputs)
 
     def check_request(self, request: Request) -> None:
         """Raises RequestError for a prompt that leaves no room or has ids that are none, and what check raises."""
@@ -60,9 +72,12 @@ class Admission:
         words, bad = self.opened.tokenizer, bad_words(self.opened.tokenizer, params.bad_strings)
         stops = [self._stop_check(params, most) for _ in range(params.n)]
         answers = [
-            Answer(next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad)
+            Answer(
+                next(self._numbers), request, index, seed, stop, most, tokenizer=words, bad_words=bad,
+                grammar=self._grammar(params),
+            )
             for index, stop in enumerate(stops)
-        ]
+        ]  # fmt: skip
         for answer, token_ids in zip(answers, request.begun, strict=False):
             answer.replay(token_ids)
         if params.prompt_logprobs is not None:
@@ -132,6 +147,10 @@ class Admission:
                 "max_tokens=%d is cut to %d: a prompt of %d tokens leaves no more of the %d that this model takes",
                 asked, limit - prompt_len, prompt_len, limit,
             )  # fmt: skip
+
+    def _grammar(self, params: SamplingParams) -> Grammar | None:
+        form = params.structured_outputs
+        return None if form is None else self._grammars.begin(form)
 
     def _stop_check(self, params: SamplingParams, most: int) -> StopCheck:
         words = Detokenizer(self.opened.tokenizer, params.skip_special_tokens)

@@ -51,6 +51,14 @@ def read_count(flag: str, value: object) -> int | None:
     return number
 
 
+def read_tokens(flag: str, value: object) -> int:
+    """A whole number of tokens, from 0."""
+    number = read_whole(flag, value)
+    if number < 0:
+        raise UsageError(f"{flag} must be 0 or more, got {number}")
+    return number
+
+
 def read_whole(flag: str, value: object) -> int:
     """A whole number, of numpy too; a bool is none."""
     number = plain_whole(value)

@@ -4,7 +4,6 @@ The plan is made for the work at hand: with the first prompts, and again when la
 """
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from windlass.engine.arguments import (
     read_model,
     read_optional,
     read_switch,
+    read_tokens,
     read_whole,
 )
 from windlass.engine.arrivals import Arrivals
@@ -36,7 +36,7 @@ from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_lon
 from windlass.engine.line import Line, ListedLine, LiveLine
 from windlass.engine.load_progress import load_progress
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, open_model
+from windlass.engine.opened_model import OpenedModel, open_model, warn_of_unheeded
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, check_disk, make_plan, still_suits
 from windlass.engine.process import set_up_process
@@ -62,8 +62,6 @@ from windlass.facts.shape import Shape
 from windlass.facts.workload import Workload
 from windlass.model.tokenizer import AnyTokenizer
 
-LOG = logging.getLogger("windlass")
-
 
 class LLM:
     """A model, far larger than memory if need be. Sizes are `"8GiB"` or bytes; see DESIGN for the names.
@@ -73,6 +71,8 @@ class LLM:
 
     Raises UsageError for arguments that make no sense, ModelError when the model cannot be run, and BudgetError from
     the first use when the work does not fit `host_memory`, the limit on the memory of the whole process.
+
+    `interactive_reserve` tokens of the cache, and a place, are left free by requests that can wait (see serve).
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LLM:
         self._micro_batch_tokens = read_count("--micro-batch-tokens", micro_batch_tokens)
         self._seed = read_whole("seed", seed)
         self._share_prefixes = read_switch("enable_prefix_caching", enable_prefix_caching)
-        self._reserve = read_whole("--interactive-reserve", interactive_reserve)
+        self._reserve = read_tokens("--interactive-reserve", interactive_reserve)
         self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
         self._trace = read_optional("trace", trace, Trace, "a Trace")
         brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
@@ -118,8 +118,7 @@ class LLM:
         choice = ModelChoice(name, dtype_asked, quantization, longest, revision, unproven)
         files = proven_files(choice, self._offload_dir, self._on_progress)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
-        for setting in self.opened.defaults.unheeded:
-            LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
+        warn_of_unheeded(self.opened, name)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
         self.foresight: Foresight | None = known_foresight(self.opened.folder, self.opened.target)
@@ -282,6 +281,7 @@ class LLM:
         """Stops the disk and frees the memory; the next call loads the model again. May be called twice."""
         self._call = None
         self._unload()
+        self._admission.close()
         if self.opened.made is not None:
             self.opened.made.remove()
 

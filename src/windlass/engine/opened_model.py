@@ -1,5 +1,6 @@
 """A model opened but not loaded: its config, structure and checkpoint headers read, no weight touched yet."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ from windlass.model.structure import structure_of
 from windlass.model.text_config import known_positions, text_config_of
 from windlass.model.tokenizer import NoTokenizer, Tokenizer
 from windlass.model.zoo import LiftedModel, build, lift
+
+LOG = logging.getLogger("windlass")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,12 @@ def check_choices(files: ModelFiles, dtype: str, max_model_len: int | None) -> N
     """What open_model would find wrong with its arguments, at once. Raises UsageError."""
     compute_dtype(dtype, files.checkpoint.weights_dtype)
     longest_sequence(known_positions(files.text_config), max_model_len)
+
+
+def warn_of_unheeded(opened: OpenedModel, name: str | Path | Shape) -> None:
+    """Says what the model named so asks for that does not happen here."""
+    for setting in opened.defaults.unheeded:
+        LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
 
 
 def open_model(

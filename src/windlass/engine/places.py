@@ -78,14 +78,38 @@ class Places:
         """Takes a sequence's pages back; what it stored is kept for others while there is room. May be repeated."""
         number = sequence.number
         self._reading.pop(number, None)
-        for other in self._reading.values():
-            if other.leader is sequence:
-                # It left before it had read what they share, so they read that themselves.
-                other.leader = None
-                other.cached = min(other.cached, sequence.cached // self._table.page_tokens * self._table.page_tokens)
+        self._pass_on(sequence)
         if number in self._table.pages and sequence.leader is None:
             self._keep(sequence)
         self._table.release(number)
+
+    def _pass_on(self, sequence: Reader) -> None:
+        """Where one leaves before it has read what others share with it, one of these reads it, and leads the others.
+
+        They hold the same pages, which only one may write to.
+        """
+        followers = list[Reader]()
+        for other in self._reading.values():
+            if other.leader is sequence:
+                if (
+                    sequence.leader is None
+                    and other.request is not sequence.request
+                    and other.cached <= sequence.cached
+                ):
+                    other.leader = None
+                else:
+                    followers.append(other)
+        if not followers:
+            return
+        # Another answer to the same request holds all full pages of the prompt; of others, whoever shares the most.
+        heir = max(followers, key=lambda other: (other.request is sequence.request, other.cached))
+        size = self._table.page_tokens
+        if heir.request is sequence.request:
+            heir.cached = len(heir.request.prompt_token_ids) // size * size if self._stays(heir) else 0
+        heir.cached, heir.leader = min(heir.cached, sequence.cached // size * size), sequence.leader
+        for other in followers:
+            if other is not heir:
+                other.leader = heir
 
     def _keep(self, sequence: Reader) -> None:
         if self._prefixes is not None and self._stays(sequence):

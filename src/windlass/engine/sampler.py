@@ -32,7 +32,8 @@ class SamplerRow:
     """How to draw for one row. `seed` is the request's, `sample_index` counts its n answers, `step` its new tokens.
 
     `banned` are ids that may not come now: end and stop ids while min_tokens is not reached, ends of bad words.
-    `changes` are what the request asks to change in its logits, if anything.
+    `changes` are what the request asks to change in its logits, if anything. `allowed` (V,) are the ids with which an
+    answer keeps its form, if it must have one.
     """
 
     params: SamplingParams
@@ -41,11 +42,12 @@ class SamplerRow:
     step: int = 0
     banned: tuple[int, ...] = ()
     changes: LogitChanges | None = None
+    allowed: NDArray[np.bool_] | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the likeliest token is what the logits say."""
-        return not self.banned and self.changes is None
+        return not self.banned and self.changes is None and self.allowed is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def _changed(raw: Floats, row: SamplerRow) -> Floats:
     """raw (V,), left as it is -> logits (V,) with the row's changes and bans."""
     logits = raw.copy() if row.changes is None else row.changes.applied(raw)
     logits[[token_id for token_id in row.banned if token_id < logits.size]] = -np.inf
+    if row.allowed is not None:
+        logits[~row.allowed] = -np.inf
     return logits
 
 

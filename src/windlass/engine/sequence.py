@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from windlass.engine.grammar import Grammar
 from windlass.engine.logit_changes import LogitChanges
 from windlass.engine.prompt_scan import PromptScan
 from windlass.engine.reader import Reader
@@ -22,7 +23,7 @@ class Sequence:
     While a `leader` is set, they are being stored for that one, and this one waits.
 
     With a `tokenizer` the candidates of logprobs are given their text. `bad_words` are runs of ids that may not come.
-    A `scan` takes the log probabilities of the prompt while this one reads it.
+    A `scan` takes the log probabilities of the prompt while this one reads it. A `grammar` holds the answer to a form.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Sequence:
     tokenizer: AnyTokenizer | None = None
     bad_words: tuple[tuple[int, ...], ...] = ()
     scan: PromptScan | None = None
+    grammar: Grammar | None = None
     changes: LogitChanges | None = field(init=False, default=None)
     leader: Reader | None = field(init=False, default=None)
 
@@ -123,8 +125,11 @@ class Sequence:
     def sampler_row(self) -> SamplerRow:
         """How the next token is drawn."""
         banned = self.stop.banned_token_ids + self._ends_of_bad_words()
-        step = len(self.token_ids)
-        return SamplerRow(self.request.sampling_params, self.seed, self.sample_index, step, banned, self.changes)
+        step, params, allowed = len(self.token_ids), self.request.sampling_params, None
+        if self.grammar is not None:
+            allowed = self.grammar.allowed(banned, params.allowed_ids, params.ignore_eos)
+            banned = ()  # and what the form leaves when all of these are taken away
+        return SamplerRow(params, self.seed, self.sample_index, step, banned, self.changes, allowed)
 
     def _ends_of_bad_words(self) -> tuple[int, ...]:
         """Ids that would complete a bad word, all of it within the answer."""
@@ -135,17 +140,27 @@ class Sequence:
         """Takes tokens of an earlier run, as if they had been drawn here; what follows goes on from them."""
         for token_id in token_ids:
             if not self.finished:
-                self.take(SampledToken(token_id))
+                self._add(SampledToken(token_id))
 
     def take(self, token: SampledToken) -> None:
-        """Adds a drawn token."""
+        """Adds a drawn token, unless the answer cannot be had in its form: then it ends before it."""
+        self._add(token)
+        if self.grammar is not None and not self.finished:
+            self.grammar.prepare()
+
+    def _add(self, token: SampledToken) -> None:
+        if self.grammar is not None:
+            self.grammar.take(token.token_id)
+            if self.grammar.failure is not None:
+                self.stop.cut(f"its form cannot be kept: {self.grammar.failure}")
+                return
         self.token_ids.append(token.token_id)
         if self.changes is not None:
             self.changes.take(token.token_id)
         if token.top_logprobs is not None:
             self.logprobs.append(with_text(token.top_logprobs, self.tokenizer))
             self.cumulative_logprob += token.logprob or 0.0
-        self.stop.take(token.token_id)
+        self.stop.take(token.token_id, self.grammar is not None and self.grammar.is_complete)
 
     def output(self) -> CompletionOutput:
         """The answer so far."""

@@ -14,7 +14,10 @@ from windlass.model.detokenizer import Detokenizer
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Why an answer ended. `stop_reason` is the stop string or stop id; None for an end id and for length."""
+    """Why an answer ended. `stop_reason` is the stop string or stop id; None for an end id, a whole form, and length.
+
+    An answer that cannot be had in its form is cut, as by its length, and `stop_reason` says why.
+    """
 
     reason: FinishReason
     stop_reason: int | str | None = None
@@ -72,15 +75,20 @@ class StopCheck:
             return ()
         return tuple(sorted(self._end_ids | self._stop_ids))
 
-    def take(self, token_id: int) -> Finish | None:
-        """Adds the next id; tells how the answer ended, or None where it goes on."""
+    def take(self, token_id: int, is_whole: bool = False) -> Finish | None:
+        """Adds the next id; tells how the answer ended, or None where it goes on. A whole one may not go on."""
         assert self.finish is None, "the answer has ended"
         self.token_count += 1
         self.finish = self._ended_by_id(token_id) or self._ended_by_text(token_id)
-        if self.finish is None and self.token_count >= self._max_tokens:
+        if self.finish is None and (is_whole or self.token_count >= self._max_tokens):
             self._show_rest("")
-            self.finish = Finish("length")
+            self.finish = Finish("stop" if is_whole else "length")
         return self.finish
+
+    def cut(self, reason: str) -> None:
+        """Ends the answer as it is: no token can go on with it."""
+        self._show_rest("")
+        self.finish = Finish("length", reason)
 
     def _ended_by_id(self, token_id: int) -> Finish | None:
         is_stop = token_id in self._stop_ids

@@ -76,12 +76,13 @@ def _completion_logprobs(row: BatchRow, output: RequestOutput, choice: Completio
     if choice.logprobs is None:
         return None
     ids, tables = choice.token_ids, choice.logprobs
-    first: list[str] = []
+    first, offset = list[str](), 0
     if row.body.echoed is not None and output.prompt_logprobs is not None:
         first = [row.body.echoed.first_token or f"token_id:{output.prompt_token_ids[0]}"]
+        offset = 0 if row.body.echoed.text.startswith(first[0]) else -len(first[0])
         ids = (*output.prompt_token_ids[1:], *ids)
         tables = (*(table for table in output.prompt_logprobs if table is not None), *tables)
-    return completion_logprobs(ids, tables, first)
+    return completion_logprobs(ids, tables, first, offset)
 
 
 def _chat_logprobs(row: BatchRow, choice: CompletionOutput) -> Json | None:

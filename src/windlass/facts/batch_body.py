@@ -19,7 +19,9 @@ from windlass.facts.json_value import (
     read_texts,
     read_whole,
 )
+from windlass.facts.response_format import read_response_format
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.structured_outputs import read_structured_outputs
 
 MAX_CHOICES = 128  # OpenAI's own limit on n
 MAX_LOGPROBS = 20  # and on top_logprobs
@@ -66,6 +68,8 @@ def parse_body(body: Mapping[str, object], chat: bool) -> BatchBody:
     scores_only = echo and type(given.get("max_tokens")) is int and given["max_tokens"] == 0
     if scores_only:
         given["max_tokens"] = 1
+    if "response_format" in given and "structured_outputs" in given:
+        raise RequestError("response_format and structured_outputs both say what form the answer has; leave one out")
     sampling = _read_logprobs(given, chat)
     if echo and "logprobs" in sampling:
         sampling["prompt_logprobs"] = sampling["logprobs"]
@@ -160,6 +164,21 @@ def _read_part(where: str, part: object) -> str:
     return read_text(f"{where}.text", part.get("text"))
 
 
+def _read_format(name: str, value: object) -> dict[str, object] | None:
+    """As the fields of StructuredOutputsParams; None asks for text even where the job asks for another form."""
+    form = read_response_format(value)
+    return None if form is None else form.as_dict()
+
+
+def _read_form(name: str, value: object) -> dict[str, object] | None:
+    """The same, said in vLLM's way."""
+    try:
+        form = read_structured_outputs(value)
+    except UsageError as error:
+        raise RequestError(str(error)) from error
+    return None if form is None else form.as_dict()
+
+
 _SAMPLING: Mapping[str, tuple[str, Callable[[str, object], object]]] = {
     "n": ("n", read_whole),
     "max_tokens": ("max_tokens", read_whole),
@@ -181,6 +200,8 @@ _SAMPLING: Mapping[str, tuple[str, Callable[[str, object], object]]] = {
     "logit_bias": ("logit_bias", read_object),
     "allowed_token_ids": ("allowed_token_ids", read_ids),
     "bad_words": ("bad_words", read_texts),
+    "response_format": ("structured_outputs", _read_format),
+    "structured_outputs": ("structured_outputs", _read_form),
 }
 
 # Fields that cannot be honoured, with the values at which they ask for nothing.
@@ -199,7 +220,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "parallel_tool_calls": (True, False),
-    "response_format": ({"type": "text"},),
     "reasoning_effort": (),
     "modalities": (["text"],),
 }

@@ -6,11 +6,13 @@
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from windlass.errors import RequestError
 from windlass.facts.batch_body import BatchBody, parse_body
+from windlass.facts.json_value import read_text
 
 COMPLETIONS, CHAT_COMPLETIONS = "/v1/completions", "/v1/chat/completions"
 
@@ -75,15 +77,19 @@ def parse_row(line: int, raw: bytes) -> BatchRow | BadRow:
 def read_row_object(raw: bytes) -> dict[str, object]:
     """The object of a line. Raises RequestError for anything else."""
     try:
-        row = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        # Without its end: an object that is not closed is broken off where the line ends, not in the next one.
+        row = json.loads(raw.decode("utf-8-sig").rstrip(), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise RequestError(f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}") from error
     except json.JSONDecodeError as error:
-        raise RequestError(f"not JSON: {error.msg} at column {error.colno}") from error
+        raise RequestError(f"not JSON: {error.msg} at column {error.pos + 1}") from error
     except RecursionError as error:
         raise RequestError("not a row: the JSON is nested too deep") from error
     except ValueError as error:  # a number of more digits than Python converts
-        raise RequestError(f"not JSON that can be read: {error}") from error
+        most = sys.get_int_max_str_digits()
+        raise RequestError(
+            f"a number in the row has more than {most:,} digits, which is more than can be read; write a shorter one"
+        ) from error
     if not isinstance(row, dict):
         raise RequestError(f"a row is a JSON object, got {type(row).__name__}")
     return row
@@ -95,9 +101,7 @@ def _refuse_constant(name: str) -> object:
 
 def _read_custom_id(row: Mapping[str, object]) -> str | None:
     custom_id = row.get("custom_id")
-    if custom_id is not None and not isinstance(custom_id, str):
-        raise RequestError(f"custom_id must be a string, got {custom_id!r:.60}")
-    return custom_id
+    return None if custom_id is None else read_text("custom_id", custom_id)
 
 
 def _read_envelope(row: Mapping[str, object]) -> tuple[Mapping[str, object], bool]:

@@ -72,5 +72,10 @@ def answer_format(path: str, is_folder: bool) -> FileFormat:
     return FileFormat.JSONL
 
 
+def is_guessed(path: str) -> bool:
+    """Whether answers go as JSON lines to a file whose suffix says something else that is not known here."""
+    return _suffix(path) not in {"", *_BY_SUFFIX} and not path.endswith("/") and not Path(path).is_dir()
+
+
 def _suffix(path: str) -> str:
     return "" if path == _STANDARD else Path(path).suffix.lower()

@@ -18,13 +18,14 @@ class JobIdentity:
     """`files` says of each file of the model what it holds; `model` is its name, which may change with its folder.
 
     `formats` are dtype and its like, `defaults` the sampling parameters for rows that say nothing; both are named as
-    the flags are.
+    the flags are. `given` names those that were given by a flag, where the others are the model's own.
     """
 
     model: str
     files: Mapping[str, str]
     formats: Values
     defaults: Values
+    given: tuple[str, ...] = ()
 
     def as_json(self) -> str:
         """Equal for equal jobs."""
@@ -33,14 +34,15 @@ class JobIdentity:
     @staticmethod
     def from_json(text: str) -> "JobIdentity":
         """What as_json wrote."""
-        return JobIdentity(**json.loads(text))
+        values = json.loads(text)
+        return JobIdentity(**values | {"given": tuple(values.get("given", ()))})
 
     def changes_since(self, before: "JobIdentity") -> list[str]:
         """What would make other answers than `before`, each in a few words; none where nothing would."""
         return [
             *self._changes_of_files(before),
-            *_changes_of_values(before.formats, _plain(self.formats)),
-            *_changes_of_values(before.defaults, _plain(self.defaults)),
+            *self._changes_of_values(before, before.formats, _plain(self.formats)),
+            *self._changes_of_values(before, before.defaults, _plain(self.defaults)),
         ]
 
     def row_key(self, row: BatchRow | BadRow) -> bytes:
@@ -64,13 +66,26 @@ class JobIdentity:
         more = f" and {len(changed) - 1} more of its files" if len(changed) > 1 else ""
         return [f"the model {self.model} changed: {changed[0]}{more}"]
 
+    def _changes_of_values(self, before: "JobIdentity", were: Values, are: Values) -> list[str]:
+        return [
+            _change(name, (were.get(name), name in before.given), (are.get(name), name in self.given))
+            for name in sorted({*were, *are})
+            if were.get(name) != are.get(name)
+        ]
 
-def _changes_of_values(before: Values, now: Values) -> list[str]:
-    return [
-        f"--{name.replace('_', '-')} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
+
+def _change(name: str, before: tuple[object, bool], now: tuple[object, bool]) -> str:
+    """What became of a value; each is told with whether a flag gave it, since else it is the model's own."""
+    (was, was_given), (value, is_given) = before, now
+    was, value = f"{was!s:.80}", f"{value!s:.80}"  # a schema is long
+    flag, own = f"--{name.replace('_', '-')}", name.replace("_", " ")
+    if was_given and is_given:
+        return f"{flag} was {was}, is {value}"
+    if was_given:
+        return f"{flag} was {was}, is not given, and the model's own is {value}"
+    if is_given:
+        return f"{flag} was not given, with {was} the model's own, is {value}"
+    return f"the model's own {own} was {was}, is {value}"
 
 
 def _plain(values: Values) -> Values:

@@ -63,9 +63,10 @@ class JobView:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """A row of the list: id, state, rows, speed, time left, output."""
+        """A row of the list: id, state, rows, errors, speed, time left, output."""
         speed = f"{self.progress.rate:.1f} tok/s" if self.progress.tokens else ""
-        return (self.record.id, self.state, self.rows, speed, self.left if self._works else "", self.record.output)
+        left = self.left if self._works else ""
+        return (self.record.id, self.state, self.rows, str(self.progress.refused), speed, left, self.record.output)
 
     @property
     def rows(self) -> str:

@@ -12,9 +12,9 @@ Table = Mapping[int, Logprob]
 def completion_logprobs(
     token_ids: Sequence[int], tables: Sequence[Table], first: Sequence[str] = (), offset: int = 0
 ) -> Json:
-    """A table a token. `first` are texts of tokens before them of which nothing is known; `offset` is where text begins.
+    """A table a token, which holds the drawn one too. `first` are texts of tokens before them that have none.
 
-    The table of a token holds the drawn one too.
+    `offset` is where their text begins; it is below 0 where the first of them, such as <s>, do not show.
     """
     chosen = [*first, *(_decoded(token, table) for token, table in zip(token_ids, tables, strict=True))]
     unknown: list[None] = [None] * len(first)
@@ -24,7 +24,7 @@ def completion_logprobs(
         "top_logprobs": [
             *unknown, *({_decoded(token, table): table[token].logprob for token in table} for table in tables),
         ],
-        "text_offset": list(accumulate(map(len, chosen), initial=offset))[:-1],
+        "text_offset": [max(0, place) for place in accumulate(map(len, chosen), initial=offset)][:-1],
     }  # fmt: skip
 
 

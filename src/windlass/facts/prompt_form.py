@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from windlass.errors import RequestError, UsageError
 from windlass.facts.batch_body import parse_body
 from windlass.facts.batch_row import BadRow, BatchRow
+from windlass.facts.json_value import read_text
 
 Columns = Mapping[str, object]
 
@@ -97,5 +98,5 @@ def _custom_id(columns: Columns) -> str | None:
             value = columns[name]
             if isinstance(value, bytes | list | tuple | dict):
                 raise RequestError(f"column {name!r} must be a text or a number, got {value!r:.60}")
-            return None if value is None else str(value)
+            return None if value is None else read_text(f"column {name!r}", str(value))
     return None

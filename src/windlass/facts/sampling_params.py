@@ -14,6 +14,7 @@ from windlass.facts.sampling_values import (
     require_number,
     require_whole,
 )
+from windlass.facts.structured_outputs import StructuredOutputsParams, read_structured_outputs
 
 # Below this a temperature divides logits by so little that only the largest survives; vLLM draws the same line.
 GREEDY_TEMPERATURE = 1e-5
@@ -47,6 +48,7 @@ class SamplingParams:
     likely. presence_penalty, frequency_penalty: taken off the logits of the answer's tokens, once or for each time.
     logit_bias: added to the logits of ids.
     allowed_token_ids: only these may come. bad_words: texts whose own tokens may not come in a row.
+    structured_outputs: the form that the answer must have; a mapping is read as its fields.
     """
 
     n: int = 1
@@ -70,13 +72,13 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
+    structured_outputs: StructuredOutputsParams | None = None
     best_of: InitVar[object] = None
     use_beam_search: InitVar[object] = None
     length_penalty: InitVar[object] = None
     early_stopping: InitVar[object] = None
     spaces_between_special_tokens: InitVar[object] = None
     detokenize: InitVar[object] = None
-    structured_outputs: InitVar[object] = None
     guided_decoding: InitVar[object] = None
     logits_processors: InitVar[object] = None
     truncate_prompt_tokens: InitVar[object] = None
@@ -88,6 +90,7 @@ class SamplingParams:
             self._keep(name, plain_whole(getattr(self, name)))
         for name in _REAL:
             self._keep(name, plain_real(getattr(self, name)))
+        object.__setattr__(self, "structured_outputs", read_structured_outputs(self.structured_outputs))
         self._check_texts_and_ids()
         self._check_counts()
         self._check_distribution()

@@ -11,13 +11,14 @@ UNEVEN = 1.15
 class Workload:
     """`num_prompts` sequences of at most `prompt_len` prompt tokens that each grow by at most `gen_len` tokens.
 
-    What is known of them one by one, in the order they come: `prompt_lens` are the lengths of the prompts, none over
-    `prompt_len`; `gen_lens` those of the answers, none over `gen_len`; `shared_lens` how many tokens of a prompt an
-    earlier one begins with too, which need not be read again (the whole prompt, where it is another answer to the same
-    one). `mean_gen_len` is how long answers become on average where some end before `gen_len` and `gen_lens` is empty.
-    Memory is divided for the most, time is forecast for what is expected. `reserved_lens` are the tokens that each
-    sequence may come to: a block of unequal ones then gets the pages that so many of them take. With `scored` the
-    logits of every token of the prompts are wanted, not those of the last alone.
+    What is known of them one by one, in the order they come, of all or of some that the others are like: `prompt_lens`
+    are the lengths of the prompts, none over `prompt_len`; `gen_lens` those of the answers; `shared_lens` how many
+    tokens of a prompt an earlier one begins with too, which need not be read again (the whole prompt, where it is
+    another answer to the same one). No sequence is longer than `prompt_len` and `gen_len` together. `mean_gen_len` is
+    how long answers become on average where some end before `gen_len` and `gen_lens` is empty. Memory is divided for
+    the most, time is forecast for what is expected. `reserved_lens` are the tokens that each sequence may come to: a
+    block of unequal ones then gets the pages that so many of them take. With `scored` the logits of every token of the
+    prompts are wanted, not those of the last alone.
     """
 
     num_prompts: int = 1
@@ -59,7 +60,7 @@ class Workload:
     def generated_tokens(self) -> float:
         """New tokens of all sequences together, as expected."""
         if self.gen_lens:
-            return float(sum(self.gen_lens))
+            return sum(self.gen_lens) / len(self.gen_lens) * self.num_prompts
         return self.num_prompts * (self.gen_len if self.mean_gen_len is None else min(self.mean_gen_len, self.gen_len))
 
     def still_running(self, step: float) -> float:

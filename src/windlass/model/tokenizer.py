@@ -134,6 +134,16 @@ class Tokenizer:
         # The template has written every special token itself, begin-of-sequence included.
         return self.encode_plain(text)
 
+    def as_json(self) -> str:
+        """All of it, as the tokenizers library writes it. Raises UsageError for one that this library does not run."""
+        if not self._inner.is_fast:
+            raise UsageError(
+                f"this model's tokenizer ({type(self._inner).__name__}) is written in Python, and a form of answers "
+                "needs its rules as tokenizer.json has them; ask for text"
+            )
+        written = json.loads(self._inner.backend_tokenizer.to_str())
+        return json.dumps(written | {"padding": None, "truncation": None}, ensure_ascii=False)
+
     def is_silent(self, token_id: int, skip_special_tokens: bool) -> bool:
         """Whether the id never shows: unknown to the tokenizer, or special and to be skipped."""
         if token_id in self._special:
@@ -192,6 +202,10 @@ class NoTokenizer:
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> list[int]:
         """Raises UsageError: there is nothing to encode with."""
+        raise self._refusal()
+
+    def as_json(self) -> str:
+        """Raises UsageError: there is nothing to spell with."""
         raise self._refusal()
 
     def is_silent(self, token_id: int, skip_special_tokens: bool) -> bool:

@@ -19,6 +19,8 @@ from windlass.facts.workload import Workload
 PLACES = 128
 # Blocks that are walked of a longer job, and rows at least: what lies between its beginning and its end repeats.
 BLOCKS, LEAST_ROWS = 6, 192
+# Rows of a table at most where they are drawn from some that are known.
+MOST_ROWS = 20_000
 
 Table = npt.NDArray[np.int64]
 """(4, rows): tokens to read, tokens shared, tokens of the answer, pages reserved."""
@@ -61,9 +63,9 @@ def rows_of(plan: Plan, workload: Workload) -> JobRows:
 @lru_cache(maxsize=64)
 def _walked(workload: Workload, page_tokens: int, places: int) -> JobRows:
     table = _table(workload, page_tokens)
-    number, weight = workload.num_prompts, 1.0
+    number = workload.num_prompts
+    weight = number / table.shape[1]
     if table.shape[1] == 1 < number:  # all alike
-        weight = float(number)
         rows: list[Rows] = [Rows(_sample_size(number, places, 1), *map(int, table[:, 0]))]
     else:
         together = -(-places // PLACES)
@@ -86,10 +88,21 @@ def _sample_size(number: int, places: int, together: int) -> int:
 
 @lru_cache(maxsize=8)
 def _table(workload: Workload, page_tokens: int) -> Table:
-    """One column a row, or a single one where all are alike."""
+    """One column a row, or a single one where all are alike; of more than `MOST_ROWS` so many, which stand for all.
+
+    Where fewer rows are known than there are they come again and again, where more are some of them are left out.
+    """
     number = workload.num_prompts
-    known = workload.prompt_lens, workload.gen_lens, workload.shared_lens, workload.reserved_lens
-    columns = number if any(known) or workload.answer_len(0.0) != workload.answer_len(1.0) else 1
+    columns = max(map(len, (workload.prompt_lens, workload.gen_lens, workload.shared_lens, workload.reserved_lens)))
+    if not columns:
+        return _table_of(workload, number if workload.answer_len(0.0) != workload.answer_len(1.0) else 1, page_tokens)
+    wanted = min(number, max(MOST_ROWS, columns))
+    places = np.arange(wanted)
+    chosen = places % columns if wanted > columns else places * columns // wanted
+    return _table_of(workload, columns, page_tokens)[:, chosen]
+
+
+def _table_of(workload: Workload, columns: int, page_tokens: int) -> Table:
     prompt = np.array(workload.prompt_lens or (max(1, workload.prompt_len),) * columns, np.int64)
     shared = np.array(workload.shared_lens or (0,) * columns, np.int64)
     most = np.array(workload.gen_lens or (max(1, workload.gen_len),) * columns, np.int64)

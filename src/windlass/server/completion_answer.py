@@ -89,4 +89,5 @@ def _logprobs(output: RequestOutput, gain: Gain, echo: Echo | None, is_first: bo
     known = tuple(table for table in output.prompt_logprobs if table is not None)
     first = [echo.first_token or f"token_id:{output.prompt_token_ids[0]}"]
     ids = (*output.prompt_token_ids[1:], *gain.token_ids)
-    return completion_logprobs(ids, (*known, *gain.logprobs), first)
+    offset = 0 if echo.text.startswith(first[0]) else -len(first[0])
+    return completion_logprobs(ids, (*known, *gain.logprobs), first, offset)

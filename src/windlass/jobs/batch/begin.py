@@ -1,6 +1,6 @@
 """Begins a job, or takes it up again after making sure that it is still the same one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from windlass.engine.foresight import known_foresight
@@ -17,9 +17,16 @@ from windlass.planner.cost import forecast
 
 
 def identity_of(
-    llm: LLM, model: str, revision: str | None, formats: Mapping[str, object], defaults: SamplingParams
+    llm: LLM,
+    model: str,
+    revision: str | None,
+    formats: Mapping[str, object],
+    defaults: SamplingParams,
+    given: Collection[str] = (),
 ) -> JobIdentity:
     """What the answers of an opened model depend on; `formats` are the choices beside what its files say.
+
+    `given` names the values that flags gave, where the model's own stand otherwise.
 
     Raises StorageError.
     """
@@ -27,7 +34,7 @@ def identity_of(
     # A packed copy in the cache folder may be made again; what it was made of is the model.
     files = dict(model_files(local_model(model, revision) or opened.folder))
     chosen = {"dtype": opened.facts.dtype, "max_model_len": opened.facts.max_model_len}
-    return JobIdentity(model, files, dict(formats) | chosen, sampling_facts(defaults))
+    return JobIdentity(model, files, dict(formats) | chosen, sampling_facts(defaults), tuple(sorted(given)))
 
 
 def agree(journal: Journal, identity: JobIdentity) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.ask import Ask
+from windlass.jobs.prompt_lengths import KnownBeginnings
 
 KNOWN_LENS = 4000
 """So many rows say enough of how long rows are."""
@@ -32,17 +33,24 @@ class Feed:
         """What the window that is left needs, and no less than `before`."""
         assert self.left
         needed = workload_of(self.left, self._limit)
-        needed = replace(needed, num_prompts=max(needed.num_prompts, self._total or 0))
+        # A row may want several answers, and those that are not read yet are taken to want as many.
+        expected = round((self._total or 0) * needed.num_prompts / len(self.left))
+        needed = replace(needed, num_prompts=max(needed.num_prompts, expected))
         if before is None:
             return needed
         if self._holds(before, needed) and needed.num_prompts <= before.num_prompts:
             return before
         prompt_len = max(before.prompt_len, needed.prompt_len)
         gen_len = min(max(before.gen_len, needed.gen_len), self._limit - prompt_len)
-        lens = (before.reserved_lens + needed.reserved_lens)[-KNOWN_LENS:]
-        scored = before.scored or needed.scored
         return Workload(
-            max(before.num_prompts, needed.num_prompts), prompt_len, gen_len, scored=scored, reserved_lens=lens
+            max(before.num_prompts, needed.num_prompts),
+            prompt_len,
+            gen_len,
+            (before.prompt_lens + needed.prompt_lens)[-KNOWN_LENS:],
+            scored=before.scored or needed.scored,
+            reserved_lens=(before.reserved_lens + needed.reserved_lens)[-KNOWN_LENS:],
+            gen_lens=(before.gen_lens + needed.gen_lens)[-KNOWN_LENS:],
+            shared_lens=(before.shared_lens + needed.shared_lens)[-KNOWN_LENS:],
         )
 
     def within(self, workload: Workload) -> Iterator[Ask]:
@@ -68,13 +76,23 @@ class Feed:
 def workload_of(asks: Sequence[Ask], max_model_len: int) -> Workload:
     """The longest prompt and the longest answer of some questions, as far as both fit a sequence of the model.
 
-    Each of them reserves what its own prompt and answer may come to.
+    Of each is told, answer by answer, how long it may become and how much of its prompt will have been read before:
+    what an earlier prompt begins with too, and the whole of it for further answers.
     """
-    params = [ask.question.params for ask in asks]
-    prompts = [len(ask.question.prompt_token_ids) for ask in asks]
-    answers = [each.max_tokens or max_model_len for each in params]
-    most = [min(prompt + answer, max_model_len) - 1 for prompt, answer in zip(prompts, answers, strict=True)]
-    lens = tuple(length for length, each in zip(most, params, strict=True) for _ in range(each.n))
-    gen_len = min(max(answers), max_model_len - max(prompts))
-    scored = any(each.prompt_logprobs is not None for each in params)
-    return Workload(len(lens), max(prompts), gen_len, scored=scored, reserved_lens=lens)
+    known, lens, shared, answers = KnownBeginnings(), list[int](), list[int](), list[int]()
+    for ask in asks:
+        prompt, params = ask.question.prompt_token_ids, ask.question.params
+        lens += [len(prompt)] * params.n
+        shared += [min(known.add(prompt), len(prompt) - 1), *[len(prompt)] * (params.n - 1)]
+        answers += [min(params.max_tokens or max_model_len, max_model_len - len(prompt))] * params.n
+    longest = max(lens)
+    return Workload(
+        len(lens),
+        longest,
+        min(max(answers), max_model_len - longest),
+        tuple(lens),
+        scored=any(ask.question.params.prompt_logprobs is not None for ask in asks),
+        reserved_lens=tuple(length + more - 1 for length, more in zip(lens, answers, strict=True)),
+        gen_lens=tuple(answers),
+        shared_lens=tuple(shared),
+    )

@@ -52,14 +52,15 @@ class Counts:
 class Journal:
     """One SQLite file. What a method has written is on the disk when it returns; `read_only` never writes.
 
-    Raises StorageError where the disk is full, unreadable or not writable, and UsageError for a file that is no
-    journal of this version.
+    Without a path it is a temporary file without a name, of which nothing is left when it is closed. Raises
+    StorageError where the disk is full, unreadable or not writable, and UsageError for a file that is no journal of
+    this version.
     """
 
-    def __init__(self, path: Path, read_only: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, read_only: bool = False) -> None:
+        self.path = path or "in the temporary folder"
         with self._storing():
-            name = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            name = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}" if path is not None else ""
             self._connection = sqlite3.connect(name, uri=True, isolation_level=None)
         try:
             if not read_only:
@@ -131,6 +132,10 @@ class Journal:
             for number, tokens in (checkpoints or {}).items():
                 self._connection.execute(schema.CHECKPOINT, (json.dumps(tokens), number))
             self._keep(facts)
+
+    def finished_after(self, number: int, most: int) -> list[tuple[int, Json]]:
+        """Number and line of finished rows behind a number, whatever lies between them."""
+        return [(number, json.loads(line)) for number, line in self._ask(schema.FINISHED_AFTER, number, most)]
 
     def in_input_order(self, after: int, most: int) -> list[tuple[int, Json]]:
         """Number and line of finished rows behind the number `after`, up to the first that is not finished."""

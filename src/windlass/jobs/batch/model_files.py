@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from windlass.errors import StorageError
-from windlass.model.hub import SMALL_FILES
+from windlass.errors import ModelError, StorageError, UsageError
+from windlass.model.hub import SMALL_FILES, local_model
 
 _WEIGHTS = ("*.safetensors", "*.gguf")
 
@@ -21,6 +21,15 @@ def model_files(folder: Path) -> Mapping[str, str]:
         return {file.name: told for file in files if (told := _told(file))}
     except OSError as error:
         raise StorageError(f"cannot read {error.filename}: {error.strerror}; make the model readable") from error
+
+
+def files_of(model: str, revision: str | None) -> Mapping[str, str] | None:
+    """Those of a model on this machine; None for one of the hub, which has to be asked, or that cannot be read."""
+    try:
+        place = local_model(model, revision)
+        return model_files(place) if place is not None else None
+    except (ModelError, StorageError, UsageError):
+        return None
 
 
 def _told(file: Path) -> str:

@@ -36,13 +36,19 @@ class Waits:
 class Patience:
     """`warn` is told of each pause, which ends early when `stopped`; a journal that there is shows it, if it can.
 
-    `scale` multiplies every wait.
+    `scale` multiplies every wait; with `tries_again` False nothing is tried twice.
     """
 
     def __init__(
-        self, journal: Journal | None, warn: Callable[[str], None], stopped: Callable[[], bool], scale: float = 1.0
+        self,
+        journal: Journal | None,
+        warn: Callable[[str], None],
+        stopped: Callable[[], bool],
+        scale: float = 1.0,
+        tries_again: bool = True,
     ) -> None:
         self._journal, self._warn, self._stopped, self._scale = journal, warn, stopped, scale
+        self._tries_again = tries_again
 
     def waits(self) -> Waits:
         """For one cause of trouble."""
@@ -59,7 +65,9 @@ class Patience:
                     raise
 
     def pause(self, error: StorageError, waits: Waits) -> bool:
-        """Waits for a better moment; whether it was not stopped meanwhile."""
+        """Waits for a better moment; whether to try again, which is not when it was stopped meanwhile."""
+        if not self._tries_again:
+            return False
         seconds = waits.next()
         self._warn(f"paused: {error}; trying again in {format_seconds(seconds)}")
         self._show(PAUSED)

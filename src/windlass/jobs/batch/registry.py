@@ -13,6 +13,7 @@ from windlass.facts.job_record import JobRecord, JobView
 from windlass.jobs.batch.ending import CANCEL, CANCELLED, DONE, PAUSED, RUNNING, STOPPED
 from windlass.jobs.batch.journal import Journal
 from windlass.jobs.batch.lock import JobLock, holder
+from windlass.jobs.batch.place import JobPlace
 
 GONE, UNREADABLE = "gone", "unreadable"
 
@@ -48,11 +49,20 @@ class Registry:
         return [_view(record) for record in records]
 
     def view(self, job: str) -> JobView:
-        """The job whose id begins so. Raises UsageError where there is none, or more than one."""
-        views = [view for view in self.views() if view.record.id.startswith(job)]
+        """The job whose id begins so, or else whose output that is.
+
+        Raises UsageError where there is none, or more than one.
+        """
+        all_views = self.views()
+        views = [view for view in all_views if job and view.record.id.startswith(job)]
+        if not views:
+            output = JobPlace(Path(job)).id
+            views = [view for view in all_views if view.record.id == output]
         if len(views) != 1:
-            found = f"{len(views)} jobs have ids that begin" if views else "no job has an id that begins"
-            raise UsageError(f"{found} with {job}; see `windlass jobs`")
+            found = (
+                f"{len(views)} jobs have ids that begin with {job}" if views else f"no job has the id or output {job}"
+            )
+            raise UsageError(f"{found}; see `windlass jobs`")
         return views[0]
 
     def prune(self) -> int:

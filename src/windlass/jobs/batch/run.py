@@ -9,10 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from windlass.errors import RequestError, StorageError, UsageError
+from windlass.errors import JobError, StorageError, UsageError
 from windlass.facts.batch_summary import BatchSummary
 from windlass.facts.job_identity import JobIdentity
-from windlass.facts.job_settings import JobSettings
+from windlass.facts.job_progress import JobProgress
+from windlass.facts.job_settings import INPUT, JobSettings
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.answerer import Answerer
@@ -32,7 +33,7 @@ class Work:
     """Rows of `source`, to be asked of the model named `model`, with `defaults` where they say nothing.
 
     `length_asked`: somebody wants to know when an answer cannot be as long as the defaults say. `window`: rows that are
-    read at once. `wait_scale` multiplies every wait for a disk.
+    read at once. What a disk refuses is tried again where the job is `patient`; `wait_scale` multiplies every wait.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Work:
     length_asked: bool = False
     window: int = WINDOW
     wait_scale: float = 1.0
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,16 @@ class Run:
         self._answerer, self._work, self._journal, self._outbox = answerer, work, journal, outbox
         self._meter, self._doors = meter, doors
         self._ledger = Ledger(journal, outbox, meter, work.model, work.settings.checkpoint_every)
-        self._patience = Patience(journal, doors.warn, self._is_to_end, work.wait_scale)
+        self._patience = Patience(journal, doors.warn, self._is_to_end, work.wait_scale, work.patient)
         self._workload: Workload | None = None
-        self._cancelled = self._told_cut = False
+        self._intake: Intake | None = None
+        self._cancelled = self._told_cut = self._told_waiting = False
 
     def run(self) -> str:
         """Works until the end, which it returns: DONE, STOPPED or CANCELLED. What was answered is in the output then.
 
-        Raises UsageError where the input is not what it was, RequestError where more rows are refused than may be.
+        Raises UsageError where the input is not what it was, JobError where more rows are refused than may be, and
+        StorageError where the job is not patient.
         """
         before = self._journal.fact("state")
         self._patience.persist(partial(self._journal.keep, state=RUNNING, wish=None))
@@ -94,7 +98,7 @@ class Run:
             # Whatever ends it, the last answers are whole; nobody waits for a disk now.
             with suppress(StorageError):
                 self._ledger.write(finish=True)
-                self._journal.keep(state=ending, wish=None, progress=self._meter.progress.as_dict())
+                self._journal.keep(state=ending, wish=None, progress=self._progress().as_dict())
         self._check_errors()
         return ending
 
@@ -102,6 +106,15 @@ class Run:
         """Of the whole job, with what this process measured."""
         counts = self._journal.counts()
         return BatchSummary(counts.finished, self._journal.refused(), self._answerer.report if self._workload else None)
+
+    def _progress(self) -> JobProgress:
+        """As it is to be kept: where this process generated nothing, the speed of the last one that did."""
+        now = self._meter.progress
+        if now.tokens:
+            return now
+        before = JobProgress.from_dict(self._journal.fact("progress") or {})
+        left = before.left if now.rows == before.rows else now.left
+        return replace(before, rows=now.rows, refused=now.refused, total=now.total, left=left)
 
     def _to_the_end(self) -> bool:
         """Whether it came there; what a disk refuses meanwhile, the model's disk too, is tried again."""
@@ -115,7 +128,9 @@ class Run:
             except StorageError as error:
                 if self._meter.progress.rows > rows:
                     waits.reset()
-                if not self._patience.pause(error, waits):
+                if not self._ends() and not self._patience.pause(error, waits) and not self._ends():
+                    raise
+                if self._ends():
                     return False
                 broke_off = True
 
@@ -124,9 +139,9 @@ class Run:
         self._ledger.forget()
         self._patience.persist(self._ledger.write)
         work, longest = self._work, self._answerer.max_model_len
-        intake = Intake(
+        self._intake = intake = Intake(
             self._answerer, work.source, self._journal, work.identity, work.defaults, self._patience, self._refused,
-            self._reopened, work.window,
+            self._reopened, work.settings.max_errors, work.window,
         )  # fmt: skip
         feed = Feed(intake.windows(), self._meter.progress.total, longest, self._ends)
         while feed.skip_empty():
@@ -140,20 +155,27 @@ class Run:
     def _made_ready(self, feed: Feed, intake: Intake) -> Workload:
         """Has the model loaded for what comes next."""
         self._tell_cut(intake)
+        self._tell_waiting(feed)
         workload = feed.workload(self._workload)
         if workload != self._workload:
             self._doors.say(list(self._answerer.make_ready(workload)))
-            total = self._meter.progress.total or workload.num_prompts
-            left = max(1, total - self._meter.progress.rows)
-            self._meter.expect(self._doors.forecast(replace(workload, num_prompts=left)))
+            self._meter.expect(self._doors.forecast(replace(workload, num_prompts=self._left_of(workload))))
         self._workload = workload
         return workload
+
+    def _left_of(self, workload: Workload) -> int:
+        """Sequences of a workload for the whole job that are still to be had."""
+        now = self._meter.progress
+        left = 1.0 if not now.total else (now.total - now.rows) / now.total
+        return max(1, round(workload.num_prompts * left))
 
     def _pass_is_over(self) -> bool:
         """Keeps what came of it; whether there shall be no other."""
         try:
             self._patience.persist(self._ledger.write)
         except StorageError:
+            if not self._is_to_end():
+                raise
             return True  # stopped while it waited; the last try is that of run
         return self._is_to_end()
 
@@ -167,13 +189,12 @@ class Run:
         return self._cancelled or self._doors.stopped() or self._too_many_errors()
 
     def _too_many_errors(self) -> bool:
-        most = self._work.settings.max_errors
-        return most is not None and self._meter.progress.refused > most
+        return self._intake is not None and self._intake.too_bad
 
     def _check_errors(self) -> None:
         if self._too_many_errors():
             refused = self._journal.refused()
-            raise RequestError(
+            raise JobError(
                 f"{len(refused)} rows of {self._work.source.describe()} have an error, more than --max-errors "
                 f"{self._work.settings.max_errors}, last row {refused[-1]}: correct them, or raise --max-errors, "
                 "and start again"
@@ -185,6 +206,17 @@ class Run:
     def _reopened(self, rows: int) -> None:
         self._meter.finished(0, -rows, 0)
         self._outbox.start_over()
+
+    def _tell_waiting(self, feed: Feed) -> None:
+        """Once: why the output may be empty for long while rows are answered."""
+        numbers = [ask.number for ask in feed.left or ()]
+        if self._told_waiting or self._work.settings.order != INPUT or numbers == sorted(numbers):
+            return
+        self._told_waiting = True
+        self._doors.say([
+            "order    as the input, and the longest answers are asked first: a row is written when all before it are "
+            "done; --order finished writes each as it ends",
+        ])  # fmt: skip
 
     def _tell_cut(self, intake: Intake) -> None:
         """Once: what holds for one row mostly holds for the next."""

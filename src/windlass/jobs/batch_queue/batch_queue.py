@@ -13,7 +13,7 @@ from uuid import uuid4
 from windlass.errors import StorageError, WindlassError
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_progress import JobProgress
-from windlass.facts.job_settings import JobSettings
+from windlass.facts.job_settings import FINISHED, JobSettings
 from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.answerer import Answerer
@@ -39,6 +39,8 @@ from windlass.jobs.batch_queue.whole_json import made_folder, read_all, write_js
 from windlass.jobs.rows.jsonl_rows import JsonlRows
 
 LOG = logging.getLogger("windlass")
+_SETTINGS = JobSettings(order=FINISHED)
+"""An answer is there to be fetched as soon as it is given, though a batch is cancelled in the middle."""
 _ATTEMPT_AGAIN = 5.0
 """Seconds after a disk refused what the queue itself wrote."""
 
@@ -190,7 +192,7 @@ class BatchQueue:
                 self._working_on, self._meter = number, meter
                 if self._records[number].status == VALIDATING:
                     self._keep(replace(_at(self._records[number], IN_PROGRESS), total=source.count() or 0))
-            work = Work(self._model, source, self._identity, self._defaults, JobSettings())
+            work = Work(self._model, source, self._identity, self._defaults, _SETTINGS)
             outbox = Outbox(
                 journal, partial(answer_sink, str(output), may_exist=True), work.settings.order, LOG.warning
             )

@@ -1,4 +1,4 @@
-"""The answers of a batch as OpenAI gives them: one file of those that came, one of the reasons for those that did not."""
+"""The answers of a batch as OpenAI gives them: a file of those that came, and one of the reasons for the others."""
 
 import json
 import tempfile
