@@ -110,6 +110,12 @@ def telling_routes(served: Served, registry: CollectorRegistry) -> APIRouter:
 
 
 def state_of(served: Served) -> dict[str, Any]:
-    """The state as JSON."""
+    """The state as JSON. `failure` is None while nothing has failed."""
     told: dict[str, Any] = served.service.view().as_dict()
-    return told | {"model": served.model, "jobs": served.batches.told() if served.batches is not None else []}
+    failure = served.service.failure
+    return told | {
+        "model": served.model,
+        "failure": None if failure is None else str(failure),
+        "takes_batches": served.batches is not None,
+        "jobs": served.batches.told() if served.batches is not None else [],
+    }
