@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -68,12 +69,9 @@ def _throughput(model: Path, rounds: int, prompt_len: int, gen_len: int, budget:
     print(f"throughput at {BLOCK} clients: {median(ratios):.2f} of bench (aim {AIM}, {verdict})", flush=True)
 
 
-def _bench_rate(told: dict[str, object], gen_len: int) -> float:
+def _bench_rate(told: dict[str, Any], gen_len: int) -> float:
     """Prefill and decode together, as a client sees them."""
-    rounds = told["rounds"]
-    assert isinstance(rounds, list)
-    seconds = sum(each["prefill_seconds"] + each["decode_seconds"] for each in rounds) / len(rounds)
-    return BLOCK * gen_len / float(seconds)
+    return BLOCK * gen_len / (told["prefill_seconds"] + told["decode_seconds"])
 
 
 def _waits(url: str, counts: list[int], prompt_len: int, gen_len: int, beside: bool) -> None:
