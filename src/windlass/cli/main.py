@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from windlass.cli import batch, bench, chat, cost, demo, doctor, eval, jobs, plan, quantize, run, version
+from windlass.cli import batch, bench, chat, cost, demo, doctor, eval, jobs, plan, quantize, run, serve, version
 from windlass.cli.exits import plain_exits
 from windlass.cli.first_screen import first_screen
 from windlass.cli.flags import with_flags
@@ -18,6 +18,7 @@ _VERBS = (
     (run.run, run.EXAMPLES),
     (chat.chat, chat.EXAMPLES),
     (batch.batch, batch.EXAMPLES),
+    (serve.serve, serve.EXAMPLES),
     (bench.bench, bench.EXAMPLES),
     (plan.plan, plan.EXAMPLES),
     (quantize.quantize, quantize.EXAMPLES),

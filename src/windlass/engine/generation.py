@@ -115,6 +115,9 @@ class Generation:
         self._leave(leaving)
         for sequence in leaving:
             self.tally.count(sequence)
+        # Told at once: with nobody left, the next request may be hours away.
+        if leaving:
+            self._tell_state()
 
     def _leave(self, leaving: list[Sequence]) -> None:
         for sequence in leaving:

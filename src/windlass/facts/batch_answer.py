@@ -1,11 +1,10 @@
 """The line that answers a batch row, in OpenAI's form: a completion, a chat completion or an error."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from itertools import accumulate
 
 from windlass.facts.batch_row import BadRow, BatchRow
-from windlass.facts.completion import CompletionOutput, Logprob, RequestOutput
+from windlass.facts.completion import CompletionOutput, RequestOutput
+from windlass.facts.logprob_forms import chat_logprobs, completion_logprobs
 
 Json = dict[str, object]
 
@@ -77,39 +76,16 @@ def _completion_logprobs(row: BatchRow, output: RequestOutput, choice: Completio
     if choice.logprobs is None:
         return None
     ids, tables = choice.token_ids, choice.logprobs
-    first: list[str] = []
+    first, offset = list[str](), 0
     if row.body.echoed is not None and output.prompt_logprobs is not None:
         first = [row.body.echoed.first_token or f"token_id:{output.prompt_token_ids[0]}"]
+        offset = 0 if row.body.echoed.text.startswith(first[0]) else -len(first[0])
         ids = (*output.prompt_token_ids[1:], *ids)
         tables = (*(table for table in output.prompt_logprobs if table is not None), *tables)
-    chosen = first + [_decoded(token, table) for token, table in zip(ids, tables, strict=True)]
-    unknown: list[None] = [None] * len(first)
-    return {
-        "tokens": chosen,
-        "token_logprobs": [*unknown, *(table[token].logprob for token, table in zip(ids, tables, strict=True))],
-        "top_logprobs": [
-            *unknown, *({_decoded(token, table): table[token].logprob for token in table} for table in tables),
-        ],
-        "text_offset": list(accumulate(map(len, chosen), initial=0))[:-1],
-    }  # fmt: skip
+    return completion_logprobs(ids, tables, first, offset)
 
 
 def _chat_logprobs(row: BatchRow, choice: CompletionOutput) -> Json | None:
-    """The table of a token holds the drawn one too, which belongs among the top ones only by its rank."""
     if choice.logprobs is None:
         return None
-    content = []
-    for token, table in zip(choice.token_ids, choice.logprobs, strict=True):
-        ranked = sorted((entry.rank, other) for other, entry in table.items() if entry.rank is not None)
-        top = [other for rank, other in ranked if rank <= row.body.top_logprobs]
-        content.append(_chat_logprob(token, table) | {"top_logprobs": [_chat_logprob(other, table) for other in top]})
-    return {"content": content, "refusal": None}
-
-
-def _chat_logprob(token: int, table: Mapping[int, Logprob]) -> Json:
-    text = _decoded(token, table)
-    return {"token": text, "logprob": table[token].logprob, "bytes": list(text.encode())}
-
-
-def _decoded(token: int, table: Mapping[int, Logprob]) -> str:
-    return table[token].decoded_token or f"token_id:{token}"
+    return chat_logprobs(choice.token_ids, choice.logprobs, row.body.top_logprobs)

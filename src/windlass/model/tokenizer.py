@@ -78,6 +78,11 @@ class Tokenizer:
         """Whether `apply_chat_template` can work."""
         return self._inner.chat_template is not None
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template reads the tools that it is given."""
+        return "tools" in str(self._inner.chat_template)
+
     def encode(self, text: str) -> list[int]:
         """Ids as the tokenizer makes them, its special tokens added, but never a second begin-of-sequence.
 
@@ -100,8 +105,12 @@ class Tokenizer:
         """Text of the ids, as transformers gives it. Ids that the tokenizer does not know are nothing."""
         return str(self._inner.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Ids of a conversation up to where the answer begins. messages: `{"role": ..., "content": ...}` each.
+
+        tools: what the model may call, in OpenAI's form, for a template that `knows_tools`.
 
         Raises UsageError where there is no template, RequestError for messages the template refuses.
         """
@@ -113,7 +122,10 @@ class Tokenizer:
         _check_messages(messages)
         try:
             text = self._inner.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                [dict(message) for message in messages],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                tokenize=False,
+                add_generation_prompt=True,
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise RequestError(
@@ -169,6 +181,7 @@ class NoTokenizer:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     has_chat_template = False
+    knows_tools = False
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -185,7 +198,9 @@ class NoTokenizer:
         """Ids have no text here."""
         return ""
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Raises UsageError: there is nothing to encode with."""
         raise self._refusal()
 

@@ -1,0 +1,109 @@
+"""`windlass serve`: a model behind OpenAI's interface, for any client, and a page that shows it at work."""
+
+import importlib.util
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from windlass.cli.boxed_model import boxed_model
+from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.display import Display, display
+from windlass.cli.exits import INTERRUPTED
+from windlass.cli.late import late
+from windlass.cli.opened import opened
+from windlass.cli.output_flags import OutputFlags
+from windlass.cli.serve_flags import ServeFlags
+from windlass.errors import UsageError
+from windlass.facts.progress import Progress
+from windlass.server.addresses import bound_socket, url_of
+
+EXAMPLES = (
+    "windlass serve ./model --host-memory 24GiB --gpu-memory 8GiB",
+    "WINDLASS_API_KEY=secret windlass serve org/name --host 0.0.0.0 --jobs ./jobs",
+    "windlass serve",
+)
+
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+
+
+def serve(
+    server: ServeFlags,
+    output: OutputFlags,
+    budget: BudgetFlags,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Answer OpenAI's clients over HTTP.
+
+    It listens on loopback; from another machine a key is needed. Ctrl-C ends it after the pass in flight. Questions go
+    before batches, which --jobs takes and goes on with after a restart. The page is at /, the interface at /docs.
+    """
+    _require_server()
+    name = model or boxed_model()
+    with bound_socket(server.host, server.port) as listener, display(output.quiet) as screen:
+
+        def on_progress(event: Progress) -> None:
+            if event.phase not in ("prefill", "decode"):  # a server passes for ever
+                screen.on_progress(event)
+
+        with opened(name, budget, on_progress, interactive_reserve=server.interactive_reserve) as llm:
+            station = late("server.station")
+            url, called = url_of(listener), server.served_model_name or name
+            whole = station.Station(
+                llm,
+                called,
+                listener,
+                server.service_limits(budget.max_model_len),
+                server.limits,
+                station.Doors(server.keys, server.hosts),
+                _orders(server, budget, llm, name),
+            )
+            screen.say(_lines(url, called, bool(server.keys)))
+            if whole.run(lambda: _tell_ready(url, called, output, screen)):
+                raise typer.Exit(INTERRUPTED)
+
+
+def _orders(server: ServeFlags, budget: BudgetFlags, llm: Any, name: str) -> Any:
+    """Where batches are kept and what their answers depend on; None without --jobs."""
+    if server.jobs is None:
+        return None
+    formats = {
+        "quantization": budget.quantization,
+        "kv_cache_dtype": budget.kv_cache_dtype,
+        "seed": budget.seed,
+    }
+    defaults = llm.default_sampling_params
+    identity = late("jobs.batch.begin").identity_of(llm, name, budget.revision, formats, defaults)
+    return late("server.station").BatchOrders(server.jobs, identity, budget.seed)
+
+
+def _lines(url: str, model: str, needs_key: bool) -> list[str]:
+    """Where it listens, and one line that asks it."""
+    body = json.dumps({"model": model, "prompt": "Once upon a time", "max_tokens": 16})
+    key = " -H 'Authorization: Bearer KEY'" if needs_key else ""
+    return [
+        f"serves   {url}/v1 (the page: {url}/, the interface: {url}/docs)",
+        f"try      curl {url}/v1/completions -H 'Content-Type: application/json'{key} -d '{body}'",
+    ]
+
+
+def _tell_ready(url: str, model: str, output: OutputFlags, screen: Display) -> None:
+    screen.say(["ready    the model is loaded; Ctrl-C ends it"])
+    if output.json:
+        sys.stdout.write(json.dumps({"url": url, "model": model, "state": "ready"}) + "\n")
+        sys.stdout.flush()
+
+
+def _require_server() -> None:
+    """Raises UsageError where what a server needs is not installed."""
+    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UsageError(f"windlass serve needs {absent[0]}, which is not installed; pip install 'windlass[serve]'")

@@ -1,0 +1,27 @@
+"""How much one client may ask of a server."""
+
+from dataclasses import dataclass
+
+from windlass.errors import UsageError
+from windlass.units import GIB, MIB
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Raises UsageError for a limit under which nothing could be asked.
+
+    max_queue: questions that wait at most. max_requests_per_key: requests of one key, or of all without one, that may
+    be in work at once. max_body, max_upload: bytes of a question, and of a file. keep_alive: seconds of silence after
+    which a stream says that it is still there.
+    """
+
+    max_queue: int = 256
+    max_requests_per_key: int = 256
+    max_body: int = 16 * MIB
+    max_upload: int = GIB
+    keep_alive: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_queue", "max_requests_per_key", "max_body", "max_upload", "keep_alive"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; at that nothing could be asked, raise it")

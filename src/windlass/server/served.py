@@ -1,0 +1,63 @@
+"""What every route works with: the service that answers, and what a question is judged by before it gets there."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from windlass.facts.sampling_params import SamplingParams
+from windlass.jobs.batch_queue.batch_queue import BatchQueue
+from windlass.jobs.service.service import Service
+from windlass.model.tokenizer import AnyTokenizer
+from windlass.server.api_error import bad_request, not_found
+from windlass.server.limits import ServerLimits
+from windlass.server.waits import Waits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`model` is what clients call it, of `vocab_size` ids; `defaults` hold where a question says nothing."""
+
+    service: Service
+    model: str
+    tokenizer: AnyTokenizer
+    vocab_size: int
+    defaults: SamplingParams
+    limits: ServerLimits
+    waits: Waits
+    batches: BatchQueue | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+    _readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of the longest prompt and answer together."""
+        return self.service.max_model_len
+
+    def check_model(self, name: str | None) -> None:
+        """Raises ApiError where another model is asked for."""
+        if name is not None and name != self.model:
+            raise not_found(
+                f"there is no model {name!r:.200}; this server has {self.model!r}", "model", "model_not_found"
+            )
+
+    def check_length(self, param: str, prompt_len: int, asked: int | None) -> None:
+        """Raises ApiError for a prompt and an answer that no sequence of the model holds."""
+        if not prompt_len:
+            raise bad_request(f"{param} has 0 tokens; write at least one character", param)
+        if prompt_len + (asked or 1) > self.max_model_len:
+            wanted = "" if asked is None else f" and {asked} to generate"
+            raise bad_request(
+                f"{param} of {prompt_len} tokens{wanted} is more than the {self.max_model_len} that the model takes "
+                f"with the answer; shorten it{'' if asked is None else ' or lower max_tokens'}",
+                param,
+                "context_length_exceeded",
+            )
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Runs what reads text in a thread, one at a time, so that a long prompt holds up nobody's stream."""
+        return await to_thread.run_sync(work, limiter=self._readers)

@@ -1,0 +1,140 @@
+"""A server on a free port of loopback, around the model in the box with a chat template, and OpenAI's own clients."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from openai import AsyncOpenAI, OpenAI
+
+from windlass import LLM
+from windlass.facts.completion import RequestOutput
+from windlass.facts.job_identity import JobIdentity
+from windlass.facts.sampling_facts import sampling_facts
+from windlass.jobs.service.limits import Limits
+from windlass.packaged_model import packaged_model_folder
+from windlass.server.addresses import bound_socket, url_of
+from windlass.server.limits import ServerLimits
+from windlass.server.station import BatchOrders, Doors, Station
+
+MODEL, KEY = "box", "sesame"
+TEMPLATE = (
+    "{% if tools %}Tools: {% for tool in tools %}{{ tool.function.name }} {% endfor %}\n{% endif %}"
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}"
+    "{% for call in message.tool_calls or [] %}[{{ call.function.name }} {{ call.function.arguments | tojson }}]"
+    "{% endfor %}"
+    "\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def model_with_template(folder: Path, template: str | None = TEMPLATE) -> Path:
+    """A copy of the model in the box. It answers greedily where nobody says otherwise."""
+    shutil.copytree(packaged_model_folder(), folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    if template is not None:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "eos_token_id": 1}))
+    return folder
+
+
+class Held:
+    """Stops the service before each output of the engine that it hands on, until it is told to go."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._serve, self._go = llm.serve, threading.Event()
+        self._go.set()
+
+    def serve(self, *arguments: Any) -> Iterator[RequestOutput]:
+        for output in self._serve(*arguments):
+            assert self._go.wait(60)
+            yield output
+
+    def stop(self) -> None:
+        self._go.clear()
+
+    def go(self) -> None:
+        self._go.set()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits for what another thread is about to do."""
+    for _ in range(6000):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it did not come about")
+
+
+class Server:
+    """A station that listens in a thread of its own; `held` can stop what it answers."""
+
+    def __init__(
+        self,
+        model: Path,
+        jobs: Path | None = None,
+        keys: tuple[str, ...] = (KEY,),
+        limits: ServerLimits | None = None,
+        service_limits: Limits | None = None,
+    ) -> None:
+        self.llm = LLM(model, dtype="float32")
+        self.held = Held(self.llm)
+        self.llm.serve = self.held.serve
+        orders = None
+        if jobs is not None:
+            defaults = self.llm.default_sampling_params
+            identity = JobIdentity(str(model), {"model": "box"}, {"dtype": "float32"}, sampling_facts(defaults))
+            orders = BatchOrders(jobs, identity, 0)
+        listener = bound_socket("127.0.0.1", 0)
+        self._listener, self.url = listener, url_of(listener)
+        self.station = Station(
+            self.llm,
+            MODEL,
+            listener,
+            service_limits or Limits(max_num_seqs=8),
+            limits or ServerLimits(keep_alive=5.0),
+            Doors(keys),
+            orders,
+        )
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self.station.run, args=(self._ready.set,))
+
+    def start(self) -> "Server":
+        self._thread.start()
+        assert self._ready.wait(60)
+        return self
+
+    def stop(self) -> None:
+        self.held.go()
+        self.station.listening.end()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def discard(self) -> None:
+        """Of one that was never started."""
+        self.station.service.close()
+        self._listener.close()
+
+    def client(self, **settings: Any) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0, **settings)
+
+    def async_client(self) -> AsyncOpenAI:
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
+
+    def http(self, **headers: str) -> httpx2.Client:
+        """A plain client, with the key."""
+        given = {"Authorization": f"Bearer {KEY}"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx2.Client(base_url=self.url, headers=given, timeout=60)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Started, and stopped in the end."""
+    try:
+        yield server.start()
+    finally:
+        server.stop()

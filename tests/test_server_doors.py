@@ -1,0 +1,261 @@
+"""Who may ask a server, and how much: keys, names, origins, sizes, and shares that are full."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from server_world import KEY, MODEL, Server, eventually, model_with_template, running
+from windlass.errors import UsageError
+from windlass.jobs.service.limits import Limits
+from windlass.server.addresses import Addresses, bound_socket, is_loopback
+from windlass.server.api_error import ApiError
+from windlass.server.keys import Keys
+from windlass.server.limits import ServerLimits
+
+LONG: dict[str, Any] = {"model": MODEL, "prompt": "O", "max_tokens": 400, "extra_body": {"ignore_eos": True}}
+
+LOCKED = [
+    ("POST", "/v1/completions"),
+    ("GET", "/v1/models"),
+    ("GET", "/windlass/state"),
+    ("GET", "/metrics"),
+    ("POST", "/tokenize"),
+    ("GET", "/v1/files"),
+    ("GET", "/no/path"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_with_template(tmp_path_factory.mktemp("model") / "box")
+
+
+@pytest.fixture(scope="module")
+def server(model: Path) -> Iterator[Server]:
+    """Of a single place; two may wait, and a key may have four requests in work."""
+    limits = ServerLimits(max_body=4000, max_requests_per_key=4, keep_alive=0.05)
+    with running(Server(model, limits=limits, service_limits=Limits(max_num_seqs=1, max_queue=2))) as started:
+        yield started
+
+
+@pytest.fixture
+def held(server: Server) -> Iterator[Server]:
+    """It answers nothing until it is told to, and nothing is left when a test is over."""
+    server.held.stop()
+    yield server
+    server.held.go()
+    eventually(lambda: server.station.service.open_tickets == 0)
+
+
+@pytest.fixture
+def streams(held: Server) -> Iterator[Callable[[], Any]]:
+    """Begins long answers that are ended when the test is."""
+    with held.client() as client, ExitStack() as stack:
+
+        def begin() -> Any:
+            stream: Any = client.completions.create(stream=True, **LONG)
+            stack.callback(stream.close)
+            return stream
+
+        yield begin
+
+
+@pytest.mark.parametrize("given", ["", "Bearer wrong", "Bearer", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"])
+def test_without_the_right_key_nothing_is_told(server: Server, given: str) -> None:
+    headers = {"Authorization": given.encode("latin-1")} if given else {}
+    with httpx2.Client(base_url=server.url) as http:
+        for method, path in LOCKED:
+            answer = http.request(method, path, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), path
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_client_knows_its_key_is_wrong(server: Server) -> None:
+    with pytest.raises(openai.AuthenticationError, match="the API key is wrong"):
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0).models.list()
+
+
+def test_health_the_page_and_the_interface_need_no_key(server: Server) -> None:
+    with httpx2.Client(base_url=server.url) as http:
+        assert [http.get(path).status_code for path in ("/health", "/", "/docs", "/openapi.json")] == [200] * 4
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "", "[", "127.0.0.1.nip.io"]
+)
+def test_a_name_that_is_not_its_own_is_refused(server: Server, host: str) -> None:
+    with server.http(Host=host) as http:
+        answer = http.get("/v1/models")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (403, "permission_error")
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:8000", "192.168.1.7:8000"])
+def test_numbers_and_localhost_are_its_own(server: Server, host: str) -> None:
+    with server.http(Host=host) as http:
+        assert http.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "file://", "http://["])
+def test_a_foreign_page_is_refused_and_told_nothing_of_sharing(server: Server, origin: str) -> None:
+    with server.http(Origin=origin) as http:
+        answers = [
+            http.get("/v1/models"),
+            http.post("/v1/completions", json={"prompt": "O"}),
+            http.options("/v1/models"),
+        ]
+    assert [answer.status_code for answer in answers] == [403, 403, 403]
+    assert not any(name.startswith("access-control") for answer in answers for name in answer.headers)
+
+
+def test_its_own_page_is_not(server: Server) -> None:
+    with server.http(Origin=server.url) as http:
+        assert http.get("/v1/models").status_code == 200
+
+
+def test_a_body_is_counted_while_it_comes_whatever_its_header_says(server: Server) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"prompt": "'
+        for _ in range(50):
+            yield b"a" * 100
+        yield b'"}'
+
+    with server.http() as http:
+        small = http.post("/v1/completions", json={"prompt": "a" * 100, "max_tokens": 1})
+        known = http.post("/v1/completions", json={"prompt": "a" * 5000})
+        streamed = http.post("/v1/completions", content=pieces(), headers={"Content-Type": "application/json"})
+    assert small.status_code == 200
+    for answer in (known, streamed):
+        assert answer.status_code == 413
+        assert "more than 3.91 KiB" in answer.json()["error"]["message"]
+
+
+def test_a_silent_stream_says_that_it_is_there(held: Server) -> None:
+    body = {"prompt": "O", "max_tokens": 3, "stream": True}
+    with held.http() as http, http.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": keep-alive"
+        held.held.go()
+        rest = list(lines)
+    assert rest[-2:] == ["data: [DONE]", ""]
+
+
+def test_a_full_queue_is_429_with_the_time_to_come_again(held: Server, streams: Callable[[], Any]) -> None:
+    for waiting in (0, 1, 2):
+        streams()
+        eventually(lambda waiting=waiting: held.station.service.view().queue.waiting == waiting)
+    with pytest.raises(openai.RateLimitError, match="2 questions wait, 2 may") as caught:
+        held.client().completions.create(**LONG)
+    assert int(caught.value.response.headers["retry-after"]) >= 1
+    assert caught.value.code == "rate_limit_exceeded"
+
+
+def test_of_a_request_of_many_prompts_all_are_taken_or_none(held: Server) -> None:
+    with pytest.raises(openai.RateLimitError):
+        held.client().completions.create(model=MODEL, prompt=["O"] * 9)
+    assert held.station.service.open_tickets == 0
+
+
+def test_a_key_has_its_share_and_no_more() -> None:
+    keys = Keys([KEY, "another"], 1)
+    mine, other = keys.holder(f"Bearer {KEY}".encode()), keys.holder(b"bearer another")
+    assert mine is not None and other is not None
+    with keys.working(mine), keys.working(other):
+        with pytest.raises(ApiError, match="this key has 1 requests in work") as caught, keys.working(mine):
+            pass
+        assert (caught.value.status, caught.value.headers["Retry-After"]) == (429, "1")
+    with keys.working(mine):
+        pass
+
+
+def test_a_client_that_goes_away_frees_its_place(held: Server, streams: Callable[[], Any]) -> None:
+    first = streams()
+    eventually(lambda: held.station.service.open_tickets == 1)
+    first.close()
+    eventually(lambda: held.station.service.open_tickets == 0)
+
+
+def test_so_does_one_that_waits_for_a_whole_answer(held: Server) -> None:
+    async def ask_and_go() -> None:
+        async with held.async_client() as client:
+            asked = asyncio.create_task(client.completions.create(**LONG))
+            while held.station.service.open_tickets == 0:
+                await asyncio.sleep(0.01)
+            asked.cancel()
+
+    asyncio.run(ask_and_go())
+    eventually(lambda: held.station.service.open_tickets == 0)
+
+
+def test_what_is_not_loaded_yet_is_503(model: Path) -> None:
+    server = Server(model)
+
+    async def ask() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(app=server.station.app)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        async with httpx2.AsyncClient(transport=transport, base_url=server.url, headers=headers) as http:
+            asked = await http.post("/v1/completions", json={"prompt": "O"})
+            return [asked, await http.get("/health"), await http.get("/windlass/state"), await http.get("/metrics")]
+
+    asked, health, state, metrics = asyncio.run(ask())
+    server.discard()
+    assert (asked.status_code, health.status_code) == (503, 503)
+    assert "the model is being loaded" in asked.json()["error"]["message"]
+    assert "retry-after" in asked.headers
+    assert (state.status_code, state.json()["state"], metrics.status_code) == (200, "loading", 200)
+
+
+def test_a_stream_that_the_service_leaves_ends_with_an_error(model: Path) -> None:
+    server = Server(model).start()
+    server.held.stop()
+    with server.client() as client:
+        stream = client.completions.create(stream=True, **LONG)
+        eventually(lambda: server.station.service.open_tickets == 1)
+        server.station.listening.end()
+        eventually(lambda: server.station.service._desk.closed)
+        server.held.go()
+        with pytest.raises(openai.APIError, match="the service was closed before this was answered"):
+            for _ in stream:
+                pass
+    server.stop()
+
+
+def test_a_port_that_is_taken_is_said_before_anything_else() -> None:
+    with bound_socket("127.0.0.1", 0) as first:
+        first.listen()
+        port = first.getsockname()[1]
+        with pytest.raises(UsageError, match=f"cannot listen at 127.0.0.1 port {port}: .* name another --port"):
+            bound_socket("127.0.0.1", port)
+    with pytest.raises(UsageError, match="is no address of this machine"):
+        bound_socket("no.such.name.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "loops"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("192.168.0.2", False),
+        ("a.b", False),
+    ],
+)
+def test_which_addresses_only_this_machine_reaches(host: str, loops: bool) -> None:
+    assert is_loopback(host) == loops
+
+
+def test_a_name_that_was_allowed_is_its_own() -> None:
+    addresses = Addresses(["API.example.org"])
+    assert addresses.are_own("api.example.org:443")
+    assert not addresses.are_own("example.org")
+    assert addresses.allow("https://api.example.org", "api.example.org")
+
+
+def test_keys_are_kept_as_fingerprints_only() -> None:
+    assert KEY.encode() not in repr(vars(Keys([KEY], 1))).encode()
