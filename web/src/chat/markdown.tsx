@@ -11,7 +11,7 @@ import { withoutEntities } from "./entities";
 const SAFE = /^(?:https?:\/\/|mailto:)/i;
 
 export function Markdown({ text }: { text: string }) {
-  const tokens = useMemo(() => lexer(text), [text]);
+  const tokens = useMemo(() => lexer(text, { breaks: true }), [text]);
   return (
     <div class="prose">
       {tokens.map((token, place) => (
