@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema_rs
 import openai
 import pytest
 
@@ -155,6 +156,44 @@ class TestChats:
                 return [answer.choices[0].text for answer in answers]
 
         assert asyncio.run(ask()) == expected
+
+
+class TestForms:
+    """The answers of a model that writes verse, held to a form."""
+
+    def test_json_by_a_schema(self, client: openai.OpenAI) -> None:
+        schema = {
+            "type": "object",
+            "properties": {"mood": {"enum": ["glad", "sad"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+            "required": ["mood", "age"],
+            "additionalProperties": False,
+        }
+        form: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+        answer = client.chat.completions.create(
+            model=MODEL, messages=TALK, response_format=form, max_tokens=200, temperature=1, seed=1
+        ).choices[0]
+        assert answer.finish_reason == "stop"
+        assert jsonschema_rs.is_valid(schema, json.loads(answer.message.content or ""))
+
+    def test_a_choice_in_a_stream(self, client: openai.OpenAI) -> None:
+        pieces = client.completions.create(
+            model=MODEL, prompt=PROMPT, max_tokens=20, stream=True,
+            extra_body={"structured_outputs": {"choice": ["Verona", "Mantua"]}},
+        )  # fmt: skip
+        assert "".join(choice.text for piece in pieces for choice in piece.choices) in ("Verona", "Mantua")
+
+    def test_text_is_the_form_of_all_answers(self, client: openai.OpenAI) -> None:
+        plain = client.chat.completions.create(model=MODEL, messages=TALK, max_tokens=5)
+        same = client.chat.completions.create(
+            model=MODEL, messages=TALK, max_tokens=5, response_format={"type": "text"}
+        )
+        assert same.choices[0].message.content == plain.choices[0].message.content
+
+    def test_a_form_that_makes_no_sense_is_named(self, client: openai.OpenAI) -> None:
+        form: Any = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nothing"}}}
+        for wrong in ({"type": "xml"}, form):
+            with pytest.raises(openai.BadRequestError):
+                client.chat.completions.create(model=MODEL, messages=TALK, response_format=wrong)
 
 
 class TestErrors:

@@ -1,7 +1,11 @@
 """Files and batches through OpenAI's own client: answered one after the other, cancelled, and gone on with."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,13 @@ from server_world import MODEL, Server, eventually, model_with_template, running
 from windlass import LLM, SamplingParams
 from windlass.server.limits import ServerLimits
 
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+
 Row = dict[str, Any]
 
 
 def completion(name: str, prompt: object, **body: Any) -> Row:
-    whole = {"model": MODEL, "prompt": prompt, "max_tokens": 6, "temperature": 0} | body
+    whole = {"prompt": prompt, "max_tokens": 6, "temperature": 0} | body
     return {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": whole}
 
 
@@ -103,12 +109,12 @@ def test_a_person_is_answered_while_a_batch_waits_its_turn(server: Server, clien
 
 
 def test_what_was_answered_before_a_batch_was_cancelled_can_be_fetched(server: Server, client: openai.OpenAI) -> None:
-    batch = sent(client, *(completion(str(number), "O", max_tokens=100, ignore_eos=True) for number in range(60)))
+    batch = sent(client, *(completion(str(number), "O", max_tokens=60, ignore_eos=True) for number in range(40)))
     eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
     assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
     done = ended(client, batch)
     assert done.status == "cancelled"
-    assert 0 < done.request_counts.completed < 60
+    assert 0 < done.request_counts.completed < 40
     assert len(lines(client, done.output_file_id)) == done.request_counts.completed
     assert client.batches.cancel(batch.id).status == "cancelled"
     eventually(lambda: server.station.service.open_tickets == 0)
@@ -194,3 +200,45 @@ def test_a_server_that_was_stopped_goes_on_where_it_was(model: Path, tmp_path: P
     assert len(answers) == 30
     assert {row["custom_id"] for row in answers} == {row["custom_id"] for row in rows}
     assert len({row["response"]["body"]["choices"][0]["text"] for row in answers}) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_was_killed_goes_on_where_it_was(model: Path, tmp_path: Path) -> None:
+    """A process of its own, killed in the middle of a batch, and another that finds the folder."""
+    rows = [completion(str(number), "O", max_tokens=40, ignore_eos=True) for number in range(200)]
+    with served(model, tmp_path) as (process, client):
+        batch = sent(client, *rows)
+        eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
+        process.kill()
+    with served(model, tmp_path) as (process, client):
+        done = ended(client, batch)
+        answers = lines(client, done.output_file_id)
+        process.terminate()
+    assert (done.status, done.request_counts.completed) == ("completed", 200)
+    assert sorted(int(row["custom_id"]) for row in answers) == list(range(200))
+    assert len({row["response"]["body"]["choices"][0]["text"] for row in answers}) == 1
+
+
+@contextmanager
+def served(model: Path, jobs: Path) -> Iterator[tuple[subprocess.Popen[str], openai.OpenAI]]:
+    """`windlass serve` and a client of it."""
+    command = [
+        sys.executable,
+        "-m",
+        "windlass",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--json",
+        "-q",
+        "--jobs",
+        str(jobs),
+    ]
+    environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"]
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            yield process, client
+        process.wait(60)

@@ -54,7 +54,7 @@ def serve(
             if event.phase not in ("prefill", "decode"):  # a server passes for ever
                 screen.on_progress(event)
 
-        with opened(name, budget, on_progress) as llm:
+        with opened(name, budget, on_progress, interactive_reserve=server.interactive_reserve) as llm:
             station = late("server.station")
             url, called = url_of(listener), server.served_model_name or name
             whole = station.Station(

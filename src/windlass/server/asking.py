@@ -87,12 +87,11 @@ class Asking:
                 continue
             self._wake.clear()
             for number in sorted(self._tickets):
-                output = self._boxes[number].take()
-                if output is None:
-                    continue
-                if output.finished:
-                    del self._tickets[number]
-                yield number, output
+                # Asked again until it has nothing: a failure may stand behind an output, and rings no second time.
+                while number in self._tickets and (output := self._boxes[number].take()) is not None:
+                    if output.finished:
+                        del self._tickets[number]
+                    yield number, output
 
     async def finished(self) -> list[RequestOutput]:
         """All the answers at their end, in the order of the questions. Raises WindlassError."""

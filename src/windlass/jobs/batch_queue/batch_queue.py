@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from windlass.errors import StorageError, WindlassError
 from windlass.facts.job_identity import JobIdentity
@@ -34,6 +33,7 @@ from windlass.jobs.batch_queue.batch_record import (
     BatchRecord,
 )
 from windlass.jobs.batch_queue.file_store import FileStore
+from windlass.jobs.batch_queue.new_id import new_id
 from windlass.jobs.batch_queue.split_answers import split_answers
 from windlass.jobs.batch_queue.whole_json import made_folder, read_all, write_json
 from windlass.jobs.rows.jsonl_rows import JsonlRows
@@ -87,9 +87,7 @@ class BatchQueue:
         self, endpoint: str, input_file_id: str, window: str = "24h", metadata: dict[str, str] | None = None
     ) -> BatchRecord:
         """Takes a batch over a file that there is."""
-        record = BatchRecord(
-            f"batch_{uuid4().hex[:24]}", endpoint, input_file_id, int(time.time()), window, metadata=metadata
-        )
+        record = BatchRecord(new_id("batch_"), endpoint, input_file_id, int(time.time()), window, metadata=metadata)
         with self._changed:
             self._keep(record)
             self._changed.notify_all()

@@ -6,9 +6,9 @@ import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 from windlass.errors import StorageError
+from windlass.jobs.batch_queue.new_id import new_id
 from windlass.jobs.batch_queue.stored_file import StoredFile
 from windlass.jobs.batch_queue.whole_json import made_folder, read_all, write_json
 
@@ -30,7 +30,7 @@ class FileStore:
 
     def add(self, content: BinaryIO, name: str, purpose: str) -> StoredFile:
         """Keeps what is left to read of a file; it is on the disk when this returns."""
-        number = f"file-{uuid4().hex[:24]}"
+        number = new_id("file-")
         part = self.path(number).with_suffix(_PART)
         try:
             with open(part, "wb") as file:

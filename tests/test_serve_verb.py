@@ -1,0 +1,108 @@
+"""`windlass serve` from the outside: what it says, what it refuses, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from server_world import model_with_template
+from windlass.cli.main import app
+from windlass.jobs.service.limits import Limits
+from windlass.server.addresses import bound_socket
+from windlass.server.limits import ServerLimits
+
+SOURCE = Path(__file__).resolve().parent.parent / "src"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_with_template(tmp_path_factory.mktemp("model") / "box")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "holds"),
+    [
+        (("--host", "0.0.0.0"), ("--host 0.0.0.0 lets other machines in", "--api-key", "--insecure")),
+        (("--port", "70000"), ("--port 70000 is none", "65535")),
+        (("--api-key", " "), ("--api-key holds no key",)),
+        (("--max-num-seqs", "0"), ("--max-num-seqs: 0 is below 1",)),
+        (("--max-body", "much"), ("'much' is not a size",)),
+    ],
+)
+def test_misuse_is_one_line(
+    arguments: tuple[str, ...], holds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WINDLASS_API_KEY", raising=False)
+    ended = CliRunner().invoke(app, ["serve", "./none", *arguments])
+    assert ended.exit_code == 2
+    [line] = ended.stderr.splitlines()
+    assert all(words in line for words in holds), line
+
+
+def test_a_key_in_the_environment_opens_other_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDLASS_API_KEY", "sesame")
+    ended = CliRunner().invoke(app, ["serve", "./none", "--host", "0.0.0.0", "--port", "0"])
+    assert ended.exit_code == 1
+    assert "there is no folder" in ended.stderr
+    assert "sesame" not in ended.output
+
+
+def test_a_port_that_is_taken_is_said_before_a_model_is_looked_for() -> None:
+    with bound_socket("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = CliRunner().invoke(app, ["serve", "./none", "--port", port])
+    assert ended.exit_code == 2
+    assert f"port {port}" in ended.stderr
+    assert "name another --port" in ended.stderr
+
+
+def test_defaults_of_flags_are_those_of_the_limits() -> None:
+    from windlass.cli.serve_flags import ServeFlags
+
+    flags = ServeFlags()
+    assert flags.limits == ServerLimits()
+    assert flags.service_limits(None) == Limits()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_listens_answers_and_ends_at_a_signal(
+    model: Path, tmp_path: Path, ending: signal.Signals
+) -> None:
+    command = [
+        sys.executable, "-m", "windlass", "serve", str(model), "--port", "0", "--json", "--served-model-name", "box",
+        "--jobs", str(tmp_path / "jobs"), "--interactive-reserve", "64", "--device", "cpu", "--dtype", "float32",
+    ]  # fmt: skip
+    environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE), "WINDLASS_API_KEY": "sesame"}
+    with subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        told = json.loads(process.stdout.readline())
+        assert (told["model"], told["state"]) == ("box", "ready")
+        with httpx2.Client(base_url=told["url"], headers={"Authorization": "Bearer sesame"}) as http:
+            answer = http.post("/v1/completions", json={"prompt": "O", "max_tokens": 2, "model": "box"})
+            assert answer.status_code == 200
+            assert http.get("/v1/batches").json()["data"] == []
+        process.send_signal(ending)
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert f"{told['url']}/v1" in said
+    assert "curl " in said
+    assert "stopping after the pass in flight" in said
+    assert "Traceback" not in said
+    assert "sesame" not in said
+
+
+def test_a_budget_that_is_too_small_ends_it_with_the_reason(model: Path) -> None:
+    command = [sys.executable, "-m", "windlass", "serve", str(model), "--port", "0", "-q", "--host-memory", "1MiB"]
+    environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+    ended = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    [*_, line] = ended.stderr.splitlines()
+    assert "the budget is 1.00 MiB" in line
+    assert "Traceback" not in ended.stderr
