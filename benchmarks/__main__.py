@@ -20,6 +20,8 @@ NAMES = (
     "torture",
     "continuous",
     "cost_job",
+    "serving",
+    "soak",
 )
 
 

@@ -33,6 +33,12 @@ OPERATIONS = [
     "POST /tokenize", "POST /detokenize", "GET /health", "GET /version", "GET /windlass/state", "GET /metrics",
 ]  # fmt: skip
 
+# What takes no body and no query has nothing that could be wrong.
+SPOILABLE = {
+    "POST /v1/completions", "POST /v1/chat/completions", "POST /v1/files", "GET /v1/files", "POST /v1/batches",
+    "GET /v1/batches", "POST /tokenize", "POST /detokenize",
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -54,8 +60,9 @@ def operation(document: Any, label: str) -> Any:
 
 
 def keeps_its_word(document: Any, label: str, examples: int) -> None:
-    """Asks as many good and as many bad questions."""
-    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+    """Asks as many good and, where there can be any, as many bad questions."""
+    modes = [GenerationMode.POSITIVE] + ([GenerationMode.NEGATIVE] if label in SPOILABLE else [])
+    for mode in modes:
         strategy = operation(document, label).as_strategy(generation_mode=mode)
 
         @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
@@ -66,8 +73,7 @@ def keeps_its_word(document: Any, label: str, examples: int) -> None:
             if answer.status_code >= 400:
                 assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
-        if not strategy.is_empty:
-            asked()
+        asked()
 
 
 def test_the_document_names_every_operation(document: Any) -> None:
