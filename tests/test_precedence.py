@@ -59,6 +59,31 @@ def pages(prompt: list[int]) -> int:
     return -(-(len(prompt) + TOKENS - 1) // PAGE)
 
 
+class TestReadingBeside:
+    def test_what_can_wait_reads_a_micro_batch_a_pass_while_somebody_waits_for_words(
+        self, llm: LLM, llama: tuple[Path, list[list[int]]]
+    ) -> None:
+        plan = replace(laid(llm, block=6).plan, micro_batch_tokens=16)
+        llm.adopt(plan)
+        rows = [request(number, PROMPTS[number], GREEDY, BATCH) for number in (1, 3, 5)]
+        arrivals = ScriptedArrivals({0: [request(0, PROMPTS[0], GREEDY)], 1: rows})
+        assert tokens(served(llm, arrivals, WORK)) == {number: llama[1][number] for number in (0, 1, 3, 5)}
+        ends = {state.passes: state.prompt_tokens for state in arrivals.states}
+        read = [after - before for before, after in zip(ends.values(), [*ends.values()][1:], strict=False)]
+        # The first reads its prompt whole, and the rows 16 tokens in each of the passes in which it speaks.
+        assert read[0] == len(PROMPTS[0]) and read[1:6] == [16] * 5
+        assert sum(read) == sum(len(PROMPTS[number]) for number in (0, 1, 3, 5))
+
+    def test_with_nobody_urgent_there_it_reads_all_it_can(self, llm: LLM) -> None:
+        llm.adopt(replace(laid(llm, block=6).plan, micro_batch_tokens=16))
+        rows = [request(number, PROMPTS[number], GREEDY, BATCH) for number in (1, 3, 5)]
+        arrivals = ScriptedArrivals({0: rows})
+        served(llm, arrivals, WORK)
+        first = next(state for state in arrivals.states if state.passes > arrivals.states[0].passes)
+        read = first.prompt_tokens - arrivals.states[0].prompt_tokens
+        assert read == sum(len(PROMPTS[number]) for number in (1, 3, 5))
+
+
 class TestSettingAside:
     def test_an_urgent_one_takes_the_place_of_whoever_came_in_last(
         self, llm: LLM, llama: tuple[Path, list[list[int]]]

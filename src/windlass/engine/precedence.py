@@ -59,10 +59,29 @@ class Precedence:
 def in_order(running: Iterable[Answer]) -> list[Answer]:
     """The urgent ones first, and otherwise in the order they came in; whoever an urgent one follows is as urgent."""
     running = list(running)
+    urgency = _urgency(running)
+    return sorted(running, key=lambda sequence: urgency[sequence.number])
+
+
+def read_with_patience(running: Sequence[Answer], micro_batch_tokens: int) -> tuple[frozenset[int], int | None]:
+    """Numbers of those who read with patience beside urgent ones, and how many tokens they read in a pass together.
+
+    A pass that reads many prompts may take seconds, for which whoever waits for the next word waits too. None: as many
+    as there is room for, since nobody urgent is there. Chunked prefill bounds the same in Sarathi-Serve (Agrawal et
+    al., OSDI 2024, section 4).
+    """
+    urgency = _urgency(running)
+    patient = frozenset(number for number, priority in urgency.items() if priority > URGENT)
+    return patient, micro_batch_tokens if len(patient) < len(urgency) else None
+
+
+def _urgency(running: Iterable[Answer]) -> dict[int, int]:
+    """The priority of each by its number, no less urgent than those who follow it."""
+    running = list(running)
     urgency = {sequence.number: sequence.request.priority for sequence in running}
     for sequence in running:
         leader = sequence.leader
         while leader is not None:
             urgency[leader.number] = min(urgency[leader.number], sequence.request.priority)
             leader = leader.leader
-    return sorted(running, key=lambda sequence: urgency[sequence.number])
+    return urgency
