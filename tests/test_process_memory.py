@@ -105,6 +105,17 @@ def test_a_system_without_control_groups_has_no_such_limit(tmp_path: Path) -> No
     assert control_group_rooms(proc=tmp_path / "none", root=tmp_path) == []
 
 
+def told_by(program: str) -> list[str]:
+    """What a process of its own prints; its first word is whether the C library is the GNU one."""
+    source = Path(__file__).resolve().parent.parent / "src"
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    command = [sys.executable, "-c", program]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()
+    if told[0] == "False":
+        pytest.skip("the C library is not the GNU one")
+    return told
+
+
 FREES_A_BIG_BLOCK = """
 import torch
 from windlass.memory.process_memory import limit_malloc, resident_bytes, return_free_memory
@@ -123,14 +134,7 @@ print(return_free_memory(), held - resident_bytes() > 80 << 20)
 
 @linux
 def test_freed_blocks_go_back_to_the_system() -> None:
-    source = Path(__file__).resolve().parent.parent / "src"
-    result = subprocess.run(
-        [sys.executable, "-c", FREES_A_BIG_BLOCK],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(source)},
-    )  # fmt: skip
-    if result.stdout.startswith("False"):
-        pytest.skip("the C library is not the GNU one")
-    assert result.stdout.split() == ["True", "True", "True", "True"]
+    assert told_by(FREES_A_BIG_BLOCK) == ["True", "True", "True", "True"]
 
 
 LEAVES_NO_HOLE = """
@@ -160,14 +164,7 @@ print(heap() - before > 64)  # and now they are on the heap again
 
 @linux
 def test_big_blocks_can_be_kept_out_of_the_heap() -> None:
-    source = Path(__file__).resolve().parent.parent / "src"
-    result = subprocess.run(
-        [sys.executable, "-c", LEAVES_NO_HOLE],
-        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(source)},
-    )  # fmt: skip
-    if result.stdout.startswith("False"):
-        pytest.skip("the C library is not the GNU one")
-    assert result.stdout.split() == ["True", "True", "True"]
+    assert told_by(LEAVES_NO_HOLE) == ["True", "True", "True"]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
