@@ -20,8 +20,9 @@ from windlass.facts.conversation import Conversation
 from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
-from windlass.jobs.chat import WITHOUT_TEMPLATE, Chat
+from windlass.jobs.chat import Chat
 from windlass.jobs.demo_checkpoint import write_checkpoint
+from windlass.jobs.local_answerer import WITHOUT_TEMPLATE, LocalAnswerer
 
 
 class Words(FakeTokenizer):
@@ -63,7 +64,7 @@ class Engine(FakeLLM):
 
 
 def chat(engine: Engine, max_tokens: int = 3, **settings: Any) -> Chat:
-    return Chat(engine, SamplingParams(max_tokens=max_tokens, temperature=0.0), **settings)
+    return Chat(LocalAnswerer(engine, SamplingParams(max_tokens=max_tokens, temperature=0.0)), **settings)
 
 
 def after(talk: Chat, *lines: str) -> list[ChatEvent]:
@@ -288,7 +289,7 @@ class TestARealModel:
         params = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
         messages: list[dict[str, str]] = [{"role": "system", "content": "Be brief"}]
         with LLM(folder, device="cpu") as llm:
-            talk = Chat(llm, params, "Be brief")
+            talk = Chat(LocalAnswerer(llm, params), "Be brief")
             talk.open()
             engine = llm._engine
             for question in ("Once", "Why?"):
@@ -308,8 +309,8 @@ class TestARealModel:
         params = SamplingParams(max_tokens=24, temperature=0.0, ignore_eos=True)
         spoken: list[str] = []
         with LLM(folder, device="cpu") as llm:
-            alone = text_of(after(Chat(llm, params), "Why?"))
-            talk = Chat(llm, params, stopped=lambda: any(spoken))
+            alone = text_of(after(Chat(LocalAnswerer(llm, params)), "Why?"))
+            talk = Chat(LocalAnswerer(llm, params), stopped=lambda: any(spoken))
             talk.open()
             engine = llm._engine
             for event in talk.take("Once"):

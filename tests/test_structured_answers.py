@@ -119,8 +119,8 @@ def completed(llm: LLM, output: CompletionOutput, params: SamplingParams, index:
     """The answer gone on with by a model that is pushed to whatever closes what is open."""
     closing = {token: _closing(text) for token, text in _texts(llm).items() if _closing(text)} | {END: 100.0}
     ids = tuple(prompts(count)[index]["prompt_token_ids"])
-    pushed = replace(params, temperature=0.0, max_tokens=110, logit_bias=closing, n=1)
-    (more,) = llm.answer([Request(str(index), None, ids, pushed, (output.token_ids,))], Workload(1, len(ids), 110))
+    pushed = replace(params, temperature=0.0, max_tokens=180, logit_bias=closing, n=1)
+    (more,) = llm.answer([Request(str(index), None, ids, pushed, (output.token_ids,))], Workload(1, len(ids), 180))
     (whole,) = more.outputs
     assert whole.token_ids[: len(output.token_ids)] == output.token_ids
     assert whole.finish_reason == "stop", whole.text

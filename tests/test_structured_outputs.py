@@ -72,6 +72,8 @@ def test_a_form_comes_back_from_what_json_holds_of_it(said: dict[str, Any]) -> N
         ({"choice": []}, "choice must be a list of texts"),
         ({"choice": ["a", ""]}, "choice holds '' at 1"),
         ({"grammar": 3}, "grammar must be a text, got 3"),
+        ({"grammar": 'a: "b"\n' * 700}, "grammar has 700 rules, counted by their colons, and at most 600 are read"),
+        ({"grammar": 'start: %json {"type": "null"}'}, "grammar holds %json, .* give a schema as json="),
         ({"json": {}, "whitespace_pattern": " ", "disable_any_whitespace": True}, "leave one of them out"),
         ({"json": {}, "structural_tag": "{}"}, "structural_tag does not exist here"),
         ({"json": {}, "disable_additional_properties": True}, 'write "additionalProperties": false'),
@@ -80,6 +82,28 @@ def test_a_form_comes_back_from_what_json_holds_of_it(said: dict[str, Any]) -> N
 def test_a_form_that_makes_no_sense_is_refused_with_its_place(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         StructuredOutputsParams(**wrong)
+
+
+def chain(length: int, depth: int) -> dict[str, Any]:
+    """A schema whose definitions refer to the next, each `depth` arrays deep."""
+
+    def nested(number: int) -> dict[str, Any]:
+        inner: dict[str, Any] = {"$ref": f"#/$defs/d{number + 1}"}
+        for _ in range(depth):
+            inner = {"type": "array", "items": inner}
+        return inner
+
+    return {"$ref": "#/$defs/d0", "$defs": {f"d{n}": nested(n) for n in range(length)} | {f"d{length}": {}}}
+
+
+def test_references_lead_only_so_deep_since_a_compiler_follows_them_on_its_stack() -> None:
+    for length, depth in ((100, 3), (10, 50), (20, 20)):
+        StructuredOutputsParams(json=chain(length, depth))
+    for length, depth in ((1500, 1), (300, 1), (50, 40)):
+        with pytest.raises(UsageError, match=r"references that lead more than 600 steps deep, counted to #/\$defs/d"):
+            StructuredOutputsParams(json=chain(length, depth))
+    family = {"$defs": {f"d{n}": {"items": {"$ref": f"#/$defs/d{(n * 7) % 90}"}} for n in range(90)}}
+    StructuredOutputsParams(json=family | {"$ref": "#/$defs/d3"})
 
 
 def test_a_reference_that_is_only_a_name_or_a_value_is_none() -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -20,15 +20,16 @@ from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.sampling_flags import SamplingFlags
 from windlass.cli.terminal_lines import TerminalLines
-from windlass.errors import WindlassError
+from windlass.errors import UsageError, WindlassError
 from windlass.facts.chat_event import AnswerEnd, AnswerText, ChatEvent, Farewell, Notice
 from windlass.facts.progress import Progress
-from windlass.settings import cache_folder
+from windlass.settings import api_key, cache_folder
 
 EXAMPLES = (
     "windlass chat",
     'windlass chat org/name --system "Be brief" --host-memory 8GiB',
     "windlass chat ./model --quiet < questions.txt > answers.txt",
+    "windlass chat --url http://127.0.0.1:8000",
 )
 
 _PROMPT, _GOES_ON = ">>> ", "... "
@@ -59,6 +60,23 @@ def chat(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="System message.", rich_help_panel="Prompt")
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A server with OpenAI's interface answers, its first model where none is named.",
+            rich_help_panel="Server",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            help="Its key. Better WINDLASS_API_KEY: others see arguments.",
+            rich_help_panel="Server",
+        ),
+    ] = None,
 ) -> None:
     """Talk with a model; it sees all that was said.
 
@@ -66,6 +84,11 @@ def chat(
     From a pipe every line is a message, answered in turn, and an error ends it. With --json each answer is an object
     on a line.
     """
+    if url is not None:
+        _talk_to_server(url, key or api_key(), model, sampling, budget, output, system)
+        return
+    if key is not None:
+        raise UsageError("--api-key is for a server; name one with --url http://127.0.0.1:8000")
     name = model or boxed_model()
     screens, stop = Screens(output.quiet), GentleStop()
 
@@ -78,23 +101,49 @@ def chat(
         closing(screens),
         opened(name, budget, on_progress) as llm,
     ):
-        talk = late("jobs.chat").Chat(llm, sampling.applied_to(llm.default_sampling_params), system, lambda: stop.asked)
-        plan = talk.open()
-        screens.say(plan.lines())
-        screens.close()
-        door = _Door(talk, llm, screens, stop, output)
-        door.show(talk.first_notice())
-        if sys.stdin.isatty():
-            door.converse()
-        else:
-            door.answer_lines()
+        params = sampling.applied_to(llm.default_sampling_params)
+        _talk(late("jobs.local_answerer").LocalAnswerer(llm, params), system, screens, stop, output)
+
+
+def _talk_to_server(
+    url: str,
+    key: str | None,
+    model: str | None,
+    sampling: ChatSamplingFlags,
+    budget: BudgetFlags,
+    output: OutputFlags,
+    system: str | None,
+) -> None:
+    """Nothing is loaded here, so no flag of the budget means anything."""
+    given = [name for name, value in asdict(budget).items() if value != getattr(BudgetFlags(), name)]
+    if given:
+        flag = given[0].replace("_", "-")
+        raise UsageError(
+            f"--{flag} is for a model in this process, and --url has a server answer; leave one of them out"
+        )
+    with late("jobs.chat_server").ChatServer(url, key) as server, closing(Screens(output.quiet)) as screens:
+        answerer = late("jobs.remote_answerer").RemoteAnswerer(server, model, sampling.given())
+        _talk(answerer, system, screens, GentleStop(at_once=True), output)
+
+
+def _talk(answerer: Any, system: str | None, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
+    """To the end of the conversation."""
+    talk = late("jobs.chat").Chat(answerer, system, lambda: stop.asked)
+    screens.say(talk.open())
+    screens.close()
+    door = _Door(talk, answerer, screens, stop, output)
+    door.show(talk.first_notice())
+    if sys.stdin.isatty():
+        door.converse()
+    else:
+        door.answer_lines()
 
 
 class _Door:
     """Between a Chat and the streams: answers to standard output, all else to standard error."""
 
-    def __init__(self, talk: Any, llm: Any, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
-        self._talk, self._llm, self._screens, self._stop, self._output = talk, llm, screens, stop, output
+    def __init__(self, talk: Any, answerer: Any, screens: Screens, stop: GentleStop, output: OutputFlags) -> None:
+        self._talk, self._answerer, self._screens, self._stop, self._output = talk, answerer, screens, stop, output
         self._written = False
         self._left = False
 
@@ -169,7 +218,7 @@ class _Door:
         self._screens.close()
         self._end_line()
         if self._output.json and event.output is not None:
-            row = {"prompt": event.question} | answer_dict(event.output, self._llm.report)
+            row = {"prompt": event.question} | answer_dict(event.output, self._answerer.report)
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
         if event.stopped and not sys.stdin.isatty():

@@ -13,10 +13,11 @@ PATIENCE = 1.5
 
 
 class GentleStop:
-    """In its `with`, Ctrl-C sets `asked`; a second one raises KeyboardInterrupt."""
+    """In its `with`, Ctrl-C sets `asked`; a second one raises KeyboardInterrupt, and the first if `at_once`."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
         self.asked = False
+        self._at_once = at_once
         self._asked_at = 0.0
 
     @property
@@ -35,6 +36,6 @@ class GentleStop:
         signal.signal(signal.SIGINT, self._before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked or self._at_once:
             raise KeyboardInterrupt
         self.asked, self._asked_at = True, time.monotonic()

@@ -8,8 +8,8 @@ from typing import Any
 from windlass.facts.schema_bounds import Place, pointer
 from windlass.facts.structured_outputs import StructuredOutputsParams
 
-# Parts of a schema that are tried alone to find the one that is refused.
-MOST_TRIES = 500
+# Of the parts of a schema that are tried alone to find the one that is refused: it must not cost more than the schema.
+MOST_TRIED = 512 * 1024
 
 _CARET = re.compile(r"^( *)\^", re.MULTILINE)
 _IN_REGEX = re.compile(r"^error: (.*)", re.MULTILINE)
@@ -39,17 +39,19 @@ def _one_line(said: str) -> str:
 
 def _place_of(text: str, said: str, compiled: Compile) -> str:
     """The innermost part that is refused alone with the same words; the whole where none is."""
-    schema, tries = json.loads(text), 0
+    schema, tried = json.loads(text), 0
     if not isinstance(schema, dict):
         return pointer(())
     shared = {word: schema[word] for word in ("$defs", "definitions") if word in schema}
     found: Place = ()
     parts = list(_parts(schema, ()))
-    while parts and tries < MOST_TRIES:
+    while parts and tried < MOST_TRIED:
         place, part = parts.pop(0)
-        tries += 1
-        alone = part | shared if isinstance(part, dict) and place[0] not in shared else part
-        if compiled(json.dumps(alone, ensure_ascii=False)) == said:
+        alone = json.dumps(
+            part | shared if isinstance(part, dict) and place[0] not in shared else part, ensure_ascii=False
+        )
+        tried += len(alone)
+        if compiled(alone) == said:
             found, parts = place, list(_parts(part, place))
     return pointer(found)
 

@@ -29,7 +29,7 @@ class Grammars:
 
     def __init__(self, tokenizer: AnyTokenizer, vocab_size: int, end_token_ids: tuple[int, ...]) -> None:
         self._words, self._vocab_size, self._end_token_ids = tokenizer, vocab_size, end_token_ids
-        self._lock = threading.Lock()
+        self._lock, self._workers_lock = threading.Lock(), threading.Lock()  # a pass waits for no compiler
         self._tokenizer: Any = None
         self._compiled: OrderedDict[StructuredOutputsParams, Compiled] = OrderedDict()
         self._worker: ThreadPoolExecutor | None = None
@@ -45,13 +45,13 @@ class Grammars:
 
     def close(self) -> None:
         """Ends the worker. The next answer has another."""
-        with self._lock:
+        with self._workers_lock:
             worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown()
 
     def _submit(self, work: Any) -> "Future[Mask]":
-        with self._lock:
+        with self._workers_lock:
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="windlass-grammar")
             return self._worker.submit(work)

@@ -8,12 +8,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from urllib.parse import unquote
 
 from windlass.errors import UsageError
 
 MOST_CHARACTERS = 128 * 1024
 MOST_DEPTH = 64
 MOST_DIVISOR = 10_000
+# Steps from the whole into parts, and from part to part by references. The compiler recurses along them, and was seen
+# to run out of an ordinary thread's stack (8 MiB), which ends the process, at 2,000 and more, never at 1,000.
+MOST_STEPS = 600
 
 # Keywords that hold values, in which a "$ref" is a name like any other.
 _DATA = frozenset({"const", "enum", "default", "examples"})
@@ -38,6 +42,7 @@ def read_schema(name: str, value: object) -> str:
         raise UsageError(f"{name} holds something that JSON cannot say: {error}; write it as JSON text") from error
     check_characters(name, text)
     _check_words(name, schema)
+    _check_references(name, schema)
     return text
 
 
@@ -103,6 +108,36 @@ def _check_words(name: str, schema: object) -> None:
                     f"{name} asks at {pointer(place)} for multiples of {value!s:.20}, with the others of it "
                     f"{cases!s:.20} cases, and at most {MOST_DIVISOR} are kept apart; leave it out and check the answer"
                 )
+
+
+def _check_references(name: str, schema: object) -> None:
+    """How far references may lead, were each of them followed once behind another."""
+    steps, seen = 0, set[str]()
+    for _, word, target in _words(schema, ()):
+        if word != "$ref" or not isinstance(target, str) or target in seen:
+            continue
+        seen.add(target)
+        behind = (len(place) for place, inner, _ in _words(_at(schema, target), ()) if inner == "$ref")
+        steps += 1 + max(behind, default=0)
+        if steps > MOST_STEPS:
+            raise UsageError(
+                f"{name} has references that lead more than {MOST_STEPS} steps deep, counted to {target:.60}; use "
+                "fewer parts that refer to others"
+            )
+
+
+def _at(schema: object, target: str) -> object:
+    """What a reference into the schema names; the whole where that cannot be told, since it may be anything."""
+    found: object = schema
+    for step in target.removeprefix("#").split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, Mapping) and key in found:
+            found = found[key]
+        elif isinstance(found, (list, tuple)) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            return schema
+    return found
 
 
 def _cases(divisors: list[Fraction]) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from windlass.errors import UsageError
 from windlass.facts.sampling_values import require_bool
-from windlass.facts.schema_bounds import check_characters, read_schema
+from windlass.facts.schema_bounds import MOST_STEPS, check_characters, read_schema
 
 Kind = Literal["json", "regex", "choice", "grammar", "json_object"]
 KINDS: tuple[Kind, ...] = ("json", "regex", "choice", "grammar", "json_object")
@@ -71,8 +71,10 @@ class StructuredOutputsParams:
                 object.__setattr__(self, "choice", _read_choices(self.choice))
             case "json_object":
                 require_bool("json_object", self.json_object)
-            case kind:
-                _check_text(kind, getattr(self, kind))
+            case "grammar":
+                _check_grammar(self.grammar)
+            case "regex":
+                _check_text("regex", self.regex)
 
     @property
     def kind(self) -> Kind:
@@ -137,6 +139,18 @@ def read_structured_outputs(value: object) -> StructuredOutputsParams | None:
         if name not in _NAMES:
             raise UsageError(f"structured_outputs has no {name!r:.60}; it takes one of {', '.join(KINDS)}")
     return StructuredOutputsParams(**value)
+
+
+def _check_grammar(grammar: object) -> None:
+    """Rules may lead to rules, along which the compiler recurses as along the references of a schema."""
+    _check_text("grammar", grammar)
+    text = str(grammar)
+    rules = text.replace("::=", ":").count(":")
+    if rules > MOST_STEPS:
+        raise UsageError(f"grammar has {rules} rules, counted by their colons, and at most {MOST_STEPS} are read")
+    for word in ("%json", "%llguidance"):
+        if word in text:
+            raise UsageError(f"grammar holds {word}, which is not read inside a grammar; give a schema as json=...")
 
 
 def _check_text(name: str, text: object) -> None:

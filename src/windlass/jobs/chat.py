@@ -1,58 +1,38 @@
-"""A conversation with a model: lines as a person types them in, events out. It neither reads nor writes a terminal.
-
-A model without a chat template is given the conversation as one text and goes on from it; `Conversation.continuing`
-says in which form.
-"""
+"""A conversation with a model: lines as a person types them in, events out. It neither reads nor writes a terminal."""
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 
-from windlass.engine.llm import LLM
 from windlass.errors import UsageError
 from windlass.facts.chat_event import AnswerEnd, AnswerText, ChatEvent, Farewell, Notice
 from windlass.facts.completion import RequestOutput
 from windlass.facts.conversation import Conversation
-from windlass.facts.plan import Plan
-from windlass.facts.sampling_params import SamplingParams
+from windlass.jobs.answerer import Answerer
 from windlass.jobs.chat_command import Command, help_lines, parse_command
-from windlass.jobs.chat_room import ChatRoom
 from windlass.jobs.conversation_file import read_conversation, write_conversation
 from windlass.jobs.message_lines import MessageLines
-
-WITHOUT_TEMPLATE = (
-    "this model has no chat template: it is given all that was said as one text, a line for each message, and goes on "
-    "from there"
-)
 
 
 class Chat:
     """`open` first, then `take` line after line. `stopped` is asked after every token whether to end the answer.
 
-    Only what was answered, in part or whole, enters the conversation. Raises UsageError for a model without tokenizer.
+    Only what was answered, in part or whole, enters the conversation.
     """
 
     def __init__(
-        self, llm: LLM, params: SamplingParams, system: str | None = None, stopped: Callable[[], bool] = lambda: False
+        self, answerer: Answerer, system: str | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self.conversation = Conversation(system)
-        self._llm, self._params, self._stopped = llm, params, stopped
-        self._has_template = llm.tokenizer.has_chat_template
-        if not self._has_template:
-            llm.tokenizer.encode("?")
-        self._room = ChatRoom(llm, params.max_tokens)
+        self._answerer, self._stopped = answerer, stopped
         self._lines = MessageLines()
         self._context: int | None = 0
 
-    def open(self) -> Plan:
-        """Loads the model with room for a conversation. Raises BudgetError."""
-        return self._room.prepare()
+    def open(self) -> tuple[str, ...]:
+        """Has whoever answers make ready; what is to be said of it. Raises WindlassError."""
+        return self._answerer.open()
 
     def first_notice(self) -> Notice:
         """What a person should know before the first message."""
-        lines = () if self._has_template else (WITHOUT_TEMPLATE,)
-        if self._room.tokens < min(self._room.limit, self._room.most):
-            lines += (f"the budget has room for a conversation of {self._room.tokens} tokens",)
-        return Notice(lines, hint=True)
+        return Notice(self._answerer.notices(), hint=True)
 
     @property
     def is_open(self) -> bool:
@@ -82,10 +62,8 @@ class Chat:
 
     def _answer(self, question: str) -> Iterator[ChatEvent]:
         """Streams the answer. However it ends, what was said of it stays."""
-        ids = self._prompt(question)
-        params = replace(self._params, max_tokens=self._room.answer_tokens(len(ids)))
         said, output, stopped = "", None, False
-        stream = self._llm.stream([{"prompt_token_ids": ids}], [params])
+        stream = self._answerer.ask(self.conversation, question)
         try:
             for output in stream:
                 before, said = said, output.outputs[0].text
@@ -101,26 +79,11 @@ class Chat:
         yield AnswerEnd(question, output, stopped)
         yield from self._after(output, said, stopped)
 
-    def _prompt(self, question: str) -> list[int]:
-        """The token ids of all that was said and the question."""
-        if self._has_template:
-            return self._llm.tokenizer.apply_chat_template([m.as_dict() for m in self.conversation.asking(question)])
-        return self._llm.tokenizer.encode(self.conversation.continuing(question))
-
     def _keep(self, question: str, said: str, output: RequestOutput | None) -> None:
         """An answer that was stopped before its first word takes its question with it."""
         if output is not None and (said or output.finished):
-            self.conversation = self.conversation.answered(question, self._space_before(output) + said)
-            self._context = len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
-
-    def _space_before(self, output: RequestOutput) -> str:
-        """The space that parts a text from what the model goes on with: some tokenizers drop it from the answer."""
-        if self._has_template:
-            return ""
-        prompt, answer = output.prompt_token_ids, output.outputs[0]
-        before = self._llm.tokenizer.decode(prompt)
-        whole = self._llm.tokenizer.decode([*prompt, *answer.token_ids])
-        return " " if whole.startswith(f"{before} ") and not answer.text.startswith(" ") else ""
+            self.conversation = self.conversation.answered(question, self._answerer.kept(output))
+            self._context = self._answerer.tokens(output)
 
     def _after(self, output: RequestOutput | None, said: str, stopped: bool) -> Iterator[ChatEvent]:
         """Why an answer is shorter than it might be."""
@@ -129,14 +92,7 @@ class Chat:
                 ("stopped" if said else "stopped before a word was said; the message was taken back",), hint=True
             )
         elif output is not None and output.outputs[0].finish_reason == "length":
-            yield Notice((self._why_cut(len(output.outputs[0].token_ids)),), hint=True)
-
-    def _why_cut(self, tokens: int) -> str:
-        if tokens >= self._room.most:
-            return f"cut at {tokens} tokens, as --max-tokens has it"
-        if self._room.tokens < self._room.limit:
-            return f"cut: the budget has room for {self._room.tokens} tokens; /clear begins anew"
-        return f"cut: the conversation fills the {self._room.limit} tokens that the model takes; /clear begins anew"
+            yield Notice((self._answerer.why_cut(output),), hint=True)
 
     def _obey(self, command: Command) -> Iterator[ChatEvent]:
         match command.name:
@@ -169,5 +125,5 @@ class Chat:
     def _stats(self) -> tuple[str, ...]:
         """The conversation beside the model's length, and the report of the run."""
         known = "not counted yet" if self._context is None else f"{self._context}"
-        context = f"context  {known} of {self._room.limit} tokens, {len(self.conversation.exchanges)} answer(s)"
-        return (context, *self._llm.report.lines())
+        context = f"context  {self._answerer.context(known)}, {len(self.conversation.exchanges)} answer(s)"
+        return (context, *self._answerer.report.lines())

@@ -1,0 +1,233 @@
+"""`windlass chat --url`: a conversation with a server that speaks OpenAI's interface, played by a small one here."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from windlass.cli.main import app
+from windlass.errors import ModelError, ModelNotFound, RequestError, UsageError, WindlassError
+from windlass.facts.chat_event import AnswerEnd, AnswerText, ChatEvent, Notice
+from windlass.jobs.chat import Chat
+from windlass.jobs.chat_server import ChatServer
+from windlass.jobs.remote_answerer import RemoteAnswerer
+
+
+class Server(ThreadingHTTPServer):
+    """Says `words` a piece at a time, or what `refusal` (status, headers, body) is; `bodies` is what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Door)
+        self.words = ["He", "llo ", "日本"]
+        self.refusal: tuple[int, dict[str, str], bytes] | None = None
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.finish, self.breaks_off, self.goes_on = "stop", False, False
+        self.gone = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Door(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.keys.append(self.headers.get("Authorization"))
+        if self.server.refusal is not None:
+            self._answer(*self.server.refusal)
+        else:
+            self._answer(200, {}, json.dumps({"data": [{"id": "small"}, {"id": "big"}]}).encode())
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        if self.server.refusal is not None:
+            self._answer(*self.server.refusal)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self._say(b": keep-alive\n\n")
+        for word in self.server.words:
+            self._send({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
+        try:
+            while self.server.goes_on:
+                self._send({"choices": [{"index": 0, "delta": {"content": "more "}, "finish_reason": None}]})
+        except OSError:
+            self.server.gone.set()
+            return
+        if self.server.breaks_off:
+            return
+        self._send({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.finish}]})
+        self._send({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}})
+        self._say(b"data: [DONE]\n\n")
+
+    def _send(self, piece: dict[str, Any]) -> None:
+        self._say(f"data: {json.dumps(piece)}\n\n".encode())
+
+    def _say(self, data: bytes) -> None:
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def door(server: Server) -> Iterator[ChatServer]:
+    with closing(ChatServer(server.url, "secret")) as door:
+        yield door
+
+
+def after(talk: Chat, *lines: str) -> list[ChatEvent]:
+    """The events of the last line."""
+    events: list[ChatEvent] = []
+    for line in lines:
+        events = list(talk.take(line))
+    return events
+
+
+def said(events: list[ChatEvent]) -> str:
+    return "\n".join(line for event in events if isinstance(event, Notice) for line in event.lines)
+
+
+def test_an_answer_comes_in_pieces_and_all_that_was_said_is_asked(server: Server, door: ChatServer) -> None:
+    talk = Chat(RemoteAnswerer(door, None, {"max_tokens": 9, "temperature": 0.5}), "Be brief")
+    assert talk.open() == (f"small at {server.url}",) and server.keys == ["Bearer secret"]
+    events = after(talk, "Hi")
+    assert [event.text for event in events if isinstance(event, AnswerText) and event.text] == server.words
+    (end,) = [event for event in events if isinstance(event, AnswerEnd)]
+    assert end.output is not None and end.output.finished and not end.stopped
+    after(talk, "Why?")
+    assert server.bodies[1] == {
+        "model": "small", "max_tokens": 9, "temperature": 0.5, "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [
+            {"role": "system", "content": "Be brief"},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello 日本"},
+            {"role": "user", "content": "Why?"},
+        ],
+    }  # fmt: skip
+    assert f"context  8 tokens at {server.url}, 2 answer(s)" in said(after(talk, "/stats"))
+    server.finish = "length"
+    assert "cut by --max-tokens 9" in said(after(talk, "/clear", "Go"))
+
+
+def test_commands_work_as_ever(server: Server, door: ChatServer, tmp_path: Path) -> None:
+    talk, file = Chat(RemoteAnswerer(door, "big", {})), tmp_path / "talk.json"
+    after(talk, "Hi", f"/save {file}", "/clear", f"/load {file}", "/system Short", "So?")
+    assert [message["role"] for message in server.bodies[-1]["messages"]] == ["system", "user", "assistant", "user"]
+    assert server.bodies[-1]["model"] == "big"
+
+
+def test_an_answer_that_is_stopped_frees_its_place_on_the_server(server: Server, door: ChatServer) -> None:
+    server.goes_on = True
+    heard: list[str] = []
+    talk = Chat(RemoteAnswerer(door, "small", {}), stopped=lambda: len(heard) > 3)
+    for event in talk.take("Hi"):
+        heard += [event.text] if isinstance(event, AnswerText) else []
+    assert isinstance(event, Notice) and event.lines == ("stopped",)
+    assert talk.conversation.exchanges == (("Hi", "".join(heard)),)
+    assert server.gone.wait(30), "the server notices that nobody listens"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind", "message"),
+    [
+        (
+            (401, {}, b'{"error": {"message": "no such key."}}'),
+            UsageError,
+            "refuses the key: no such key; give another",
+        ),
+        ((429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}'), ModelError, "now: full; ask again in 7 s"),
+        ((429, {}, b""), ModelError, "Too Many Requests; ask again later"),
+        ((404, {}, b"<html>\nno"), ModelNotFound, "answers 404: <html>; check --url and the name of the model"),
+        ((400, {}, b'{"error": {"message": "too long"}}'), RequestError, "refuses the question: too long"),
+        ((503, {}, b'{"error": {"message": "loading"}}'), ModelError, "answers 503: loading; ask again later"),
+        ((200, {}, b"data: {nonsense\n\n"), ModelError, "which is no JSON; check --url"),
+        ((200, {}, b'data: {"error": {"message": "oops"}}\n\n'), ModelError, "broke its answer off: oops; ask again"),
+        ((200, {}, b'data: {"choices": [3]}'), ModelError, "which is no piece of an answer"),
+        ((200, {}, b"hello"), ModelError, "closed the connection inside its answer"),
+    ],
+)
+def test_what_the_server_refuses_is_a_line_and_leaves_the_conversation(
+    server: Server, door: ChatServer, refusal: Any, kind: type[WindlassError], message: str
+) -> None:
+    talk = Chat(RemoteAnswerer(door, "small", {}))
+    after(talk, "Hi")
+    before, server.refusal = talk.conversation, refusal
+    with pytest.raises(kind, match=message):
+        after(talk, "Why?")
+    assert talk.conversation == before
+    server.refusal = None
+    after(talk, "Why?")
+    assert len(talk.conversation.exchanges) == 2
+
+
+def test_an_answer_that_breaks_off_is_kept_as_far_as_it_came(server: Server, door: ChatServer) -> None:
+    server.breaks_off = True
+    talk = Chat(RemoteAnswerer(door, "small", {}))
+    with pytest.raises(ModelError, match="closed the connection inside its answer; ask again"):
+        after(talk, "Hi")
+    assert talk.conversation.exchanges == (("Hi", "Hello 日本"),)
+
+
+def chat(*arguments: str, given: str = "", **environment: str) -> Result:
+    return CliRunner().invoke(app, ["chat", *arguments], input=given, env=environment)
+
+
+class TestTheVerb:
+    def test_answers_lines_from_a_pipe(self, server: Server) -> None:
+        result = chat("--url", f"{server.url}/v1/", "-q", "--choice", "a,b", given="Hi\n", WINDLASS_API_KEY="mine")
+        assert (result.exit_code, result.stdout) == (0, "Hello 日本\n"), result.output
+        assert server.keys == ["Bearer mine"] and server.bodies[0]["structured_outputs"] == {"choice": ["a", "b"]}
+
+    def test_writes_answers_for_machines(self, server: Server) -> None:
+        result = chat("big", "--url", server.url, "--json", "-q", "--api-key", "k", given="Hi\n")
+        row = json.loads(result.stdout)
+        assert (row["prompt"], row["text"], row["finish_reason"]) == ("Hi", "Hello 日本", "stop")
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (("--url", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1 cannot be reached"),
+            (("--url", "localhost:8000"), 2, "is no address; write it as http://127.0.0.1:8000"),
+            (("--url", "http://[::1"), 2, "is no address"),
+            (("--api-key", "k"), 2, "--api-key is for a server; name one with --url"),
+            (
+                ("--url", "http://127.0.0.1:1", "--host-memory", "4GiB"),
+                2,
+                "--host-memory is for a model in this process",
+            ),
+        ],
+    )
+    def test_says_in_a_line_what_is_wrong(self, arguments: tuple[str, ...], code: int, message: str) -> None:
+        result = chat(*arguments, "-q")
+        assert result.exit_code == code and message in result.stderr, result.output
+        assert "Traceback" not in result.stderr and "\n" not in result.stderr.strip()
