@@ -19,6 +19,7 @@ from windlass.cli.main import app
 from windlass.engine.llm import LLM
 from windlass.errors import StorageError, UsageError
 from windlass.facts.batch_summary import BatchSummary
+from windlass.facts.completion import RequestOutput
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_settings import INPUT
 from windlass.facts.run_report import RunReport
@@ -251,6 +252,18 @@ class TestTheCommandLine:
         assert out.read_text() == "precious\n"
         assert self.batch(model, str(out), {"prompt": "Once"}, flags=("--overwrite",)).exit_code == 0
         assert len(written(out)) == 1
+
+    def test_stopped_says_how_many_rows_there_are(self, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer = LLM.answer
+
+        def interrupted(*arguments: Any, **named: Any) -> Iterator[RequestOutput]:
+            yield next(answer(*arguments, **named))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(LLM, "answer", interrupted)
+        result = self.batch(model, "-", {"prompt": "a", "max_tokens": 9}, {"prompt": "b", "max_tokens": 1})
+        assert (result.exit_code, result.stderr) == (130, "interrupted: 1 row went to standard output\n")
+        assert [json.loads(line)["custom_id"] for line in result.stdout.splitlines()] == ["line-2"]
 
     def test_without_one_good_row_needs_no_model(self, tmp_path: Path) -> None:
         result = self.batch("no-such-model", "-", b"{bad", b"{worse")

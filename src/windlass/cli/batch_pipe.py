@@ -59,8 +59,9 @@ class BatchPipe:
 
     def left(self, journal: Journal) -> list[str]:
         """Only what was answered."""
-        rows = journal.counts().finished
-        return [f"{rows} {'row is' if rows == 1 else 'rows are'} in {self._work.target}"]
+        rows, target = journal.counts().finished, self._work.target
+        word = "row went" if rows == 1 else "rows went"
+        return [f"{rows} {word} to {'standard output' if target == '-' else target}"]
 
     @contextmanager
     def _opened_target(self) -> Iterator[Callable[[], AnswerSink]]:
