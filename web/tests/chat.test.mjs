@@ -128,12 +128,13 @@ test("markdown is shown as what it means", async () => {
   const { page, check } = await open();
   await answerWith(
     page,
-    "# Title\n\nA *word*, `x &lt; y`, a &lt; b &amp; c, [a link](https://example.org/a?b=1&c=2).\n\n" +
+    "# Title\n\nOne line\nand another\n\nA *word*, `x &lt; y`, a &lt; b &amp; c, [a link](https://example.org/a?b=1&c=2).\n\n" +
       "3. three\n4. four\n\n| a | b |\n| - | -: |\n| 1 | 2 |\n\n> quoted\n\n- [x] done\n",
   );
   await ask(page, "Markdown");
   const prose = answers(page).locator(".prose");
   await prose.locator("h3", { hasText: "Title" }).waitFor();
+  assert.equal(await prose.getByText("One line").evaluate((line) => line.innerHTML), "One line<br>and another");
   assert.equal(await prose.locator("em").textContent(), "word");
   assert.equal(await prose.locator("code").textContent(), "x &lt; y");
   assert.match((await prose.textContent()) ?? "", /a < b & c/);

@@ -158,6 +158,20 @@ test("a file that is no batch is refused in the server's words", async () => {
   await check(/status of 400/);
 });
 
+test("a job that failed says why", async () => {
+  const { page, check } = await open(MACHINE);
+  const counts = { total: 0, completed: 0, failed: 0, tokens_per_second: null, seconds_left: null };
+  const files = { input_file_id: "file-1", output_file_id: null, error_file_id: null };
+  await page.route("**/v1/batches/batch_1", (route) =>
+    route.fulfill({ json: { id: "batch_1", errors: { object: "list", data: [{ message: "The file has no rows." }] } } }),
+  );
+  await tell(page, (state) => ({ ...state, jobs: [{ id: "batch_1", status: "failed", ...counts, ...files }] }));
+  const job = page.locator("li.job", { hasText: "batch_1" });
+  await job.getByText("The file has no rows.").waitFor();
+  assert.equal(await job.getByRole("button").count(), 0);
+  await check();
+});
+
 test("loading and failed are said, with the reason", async () => {
   const { page, check } = await open(MACHINE);
   const empty = { tiers: [], links: [], pass: null, queue: null, speed: null, wait: null, binds: "", takes_batches: false };

@@ -8,10 +8,13 @@ import { useMemo } from "preact/hooks";
 import { CodeBlock } from "./code_block";
 import { withoutEntities } from "./entities";
 
+/** With tables, and a new line where the answer begins one: verse is not prose. */
+const READING = { gfm: true, breaks: true };
+
 const SAFE = /^(?:https?:\/\/|mailto:)/i;
 
 export function Markdown({ text }: { text: string }) {
-  const tokens = useMemo(() => lexer(text), [text]);
+  const tokens = useMemo(() => lexer(text, READING), [text]);
   return (
     <div class="prose">
       {tokens.map((token, place) => (

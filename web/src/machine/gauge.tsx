@@ -1,4 +1,4 @@
-// How fast a link carries bytes, beside the fastest that was ever measured on it.
+// How fast a link carries bytes, beside the fastest that was ever measured on it. Without that there is nothing to draw.
 
 import type { Link } from "../server/shape";
 import { percent, rate, share } from "../words/units";
@@ -14,17 +14,19 @@ export function Gauge({ link, idle }: { link: Link; idle: boolean }) {
         {name}
         <small>{words}</small>
       </h3>
-      <div
-        class="bar"
-        role="meter"
-        aria-label={`${name}, rate`}
-        aria-valuemin={0}
-        aria-valuemax={link.limit ?? Math.max(now, 1)}
-        aria-valuenow={Math.min(now, link.limit ?? now)}
-        aria-valuetext={words}
-      >
-        <span class={`segment lane-${link.lane}`} style={{ width: `${100 * part}%` }} />
-      </div>
+      {link.limit !== null && (
+        <div
+          class="bar"
+          role="meter"
+          aria-label={`${name}, rate`}
+          aria-valuemin={0}
+          aria-valuemax={link.limit}
+          aria-valuenow={Math.min(now, link.limit)}
+          aria-valuetext={words}
+        >
+          <span class={`segment lane-${link.lane}`} style={{ width: `${100 * part}%` }} />
+        </div>
+      )}
       <p class="note">
         {link.limit ? percent(part) : "limit not measured; windlass doctor measures it"}
         {idle && now > 0 && " · idle, so it was in the last passes"}

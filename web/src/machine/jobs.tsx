@@ -1,7 +1,7 @@
 // Batch files: send one, see how far it is, stop it, fetch what came of it.
 
-import { useRef, useState } from "preact/hooks";
-import { begin, cancel, fetchFile, isOver } from "../server/jobs";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { begin, cancel, fetchFile, isOver, reasonOf } from "../server/jobs";
 import { wordsOf } from "../server/request";
 import type { Job, JobStatus } from "../server/shape";
 import { look } from "../server/watch";
@@ -87,8 +87,15 @@ function JobRow({ job, run }: { job: Job; run: (work: Promise<string | void>) =>
       </p>
       <progress max={Math.max(job.total, 1)} value={done} aria-label={`Progress of ${job.id}`} />
       <p class="note">{wordsOfJob(job, done)}</p>
+      {job.status === "failed" && <Reason job={job} />}
     </li>
   );
+}
+
+function Reason({ job }: { job: Job }) {
+  const [words, setWords] = useState("");
+  useEffect(() => void reasonOf(job).catch(wordsOf).then(setWords), [job.id]);
+  return words ? <p class="error">{words}</p> : null;
 }
 
 interface FileDoorProps {

@@ -31,6 +31,13 @@ export async function cancel(job: Job): Promise<void> {
   await ask(`v1/batches/${encodeURIComponent(job.id)}/cancel`, { method: "POST" });
 }
 
+/** Why a job failed as a whole; empty where the server does not say. */
+export async function reasonOf(job: Job): Promise<string> {
+  const response = await ask(`v1/batches/${encodeURIComponent(job.id)}`);
+  const batch: { errors?: { data?: { message?: string }[] } | null } = await response.json();
+  return batch.errors?.data?.[0]?.message ?? "";
+}
+
 /** A link could not carry the key, so the file is fetched and then saved. */
 export async function fetchFile(id: string, name: string): Promise<void> {
   const response = await ask(`v1/files/${encodeURIComponent(id)}/content`);
