@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +89,19 @@ class Server:
             defaults = self.llm.default_sampling_params
             identity = JobIdentity(str(model), {"model": "box"}, {"dtype": "float32"}, sampling_facts(defaults))
             orders = BatchOrders(jobs, identity, 0)
-        listener = bound_socket("127.0.0.1", 0)
-        self._listener, self.url = listener, url_of(listener)
-        self.station = Station(
-            self.llm,
-            MODEL,
-            listener,
-            service_limits or Limits(max_num_seqs=8),
-            limits or ServerLimits(keep_alive=5.0),
-            Doors(keys),
-            orders,
-        )
+        with ExitStack() as stack:
+            self._listener = stack.enter_context(bound_socket("127.0.0.1", 0))
+            self.url = url_of(self._listener)
+            self.station = Station(
+                self.llm,
+                MODEL,
+                self._listener,
+                service_limits or Limits(max_num_seqs=8),
+                limits or ServerLimits(keep_alive=5.0),
+                Doors(keys),
+                orders,
+            )
+            stack.pop_all()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self.station.run, args=(self._ready.set,))
 

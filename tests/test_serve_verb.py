@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from server_world import model_with_template
 from windlass.cli.main import app
+from windlass.cli.serve_flags import ServeFlags
 from windlass.jobs.service.limits import Limits
 from windlass.server.addresses import bound_socket
 from windlass.server.limits import ServerLimits
@@ -64,8 +65,6 @@ def test_a_port_that_is_taken_is_said_before_a_model_is_looked_for() -> None:
 
 
 def test_defaults_of_flags_are_those_of_the_limits() -> None:
-    from windlass.cli.serve_flags import ServeFlags
-
     flags = ServeFlags()
     assert flags.limits == ServerLimits()
     assert flags.service_limits(None) == Limits()

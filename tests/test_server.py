@@ -144,7 +144,35 @@ class TestChats:
             counts.append(answer.usage.prompt_tokens)
         assert counts == [expected, len(alone.tokenizer.apply_chat_template(TALK))]
 
-    def test_answers_ask_for_async_clients_side_by_side(self, server: Server, alone: LLM) -> None:
+    def test_a_call_comes_back_parsed_whole_and_in_a_stream(self, client: openai.OpenAI) -> None:
+        """The model is held to writing one: left to itself it knows no tools."""
+        call = 'I ask.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+        asked: dict[str, Any] = {
+            "tools": TOOLS,
+            "max_tokens": 100,
+            "extra_body": {"structured_outputs": {"choice": [call]}},
+        }
+        whole: Any = client.chat.completions.create(model=MODEL, messages=TALK, **asked)
+        message = whole.choices[0].message
+        assert (message.content, whole.choices[0].finish_reason) == ("I ask.", "tool_calls")
+        assert message.tool_calls[0].function.name == "weather"
+        assert json.loads(message.tool_calls[0].function.arguments) == {"city": "Rome"}
+        text, calls, ends = "", list[Any](), list[str]()
+        for chunk in client.chat.completions.create(model=MODEL, messages=TALK, stream=True, **asked):
+            [choice] = chunk.choices
+            text += choice.delta.content or ""
+            calls += choice.delta.tool_calls or []
+            ends += [choice.finish_reason] if choice.finish_reason else []
+        assert (text, ends) == ("I ask.", ["tool_calls"])
+        assert [(each.index, each.function.name, each.function.arguments) for each in calls] == [
+            (0, "weather", message.tool_calls[0].function.arguments)
+        ]
+        assert calls[0].id.startswith("call_")
+        asked["tool_choice"] = "none"
+        plain: Any = client.chat.completions.create(model=MODEL, messages=TALK, **asked)
+        assert (plain.choices[0].message.content, plain.choices[0].message.tool_calls) == (call, None)
+
+    def test_async_clients_are_answered_side_by_side(self, server: Server, alone: LLM) -> None:
         prompts = ["ROMEO:\n", "JULIET:\n", "Nurse:\n", "First Citizen:\n"]
         expected = [o.outputs[0].text for o in alone.generate(prompts, SamplingParams(max_tokens=8, temperature=0.0))]
 

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from server_world import MODEL, Server, eventually, model_with_template, running
-from windlass import LLM, SamplingParams
+from windlass import LLM, SamplingParams, UsageError
 from windlass.server.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -57,9 +57,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, jobs: Path) -> Iterator[Server]:
     limits = ServerLimits(max_upload=20000)
-    with running(Server(model, jobs=tmp_path_factory.mktemp("jobs"), limits=limits)) as started:
+    with running(Server(model, jobs=jobs, limits=limits)) as started:
         yield started
 
 
@@ -200,6 +205,11 @@ def test_a_server_that_was_stopped_goes_on_where_it_was(model: Path, tmp_path: P
     assert len(answers) == 30
     assert {row["custom_id"] for row in answers} == {row["custom_id"] for row in rows}
     assert len({row["response"]["body"]["choices"][0]["text"] for row in answers}) == 1
+
+
+def test_a_second_server_in_one_folder_is_refused(server: Server, model: Path, jobs: Path) -> None:
+    with pytest.raises(UsageError, match="takes the batches of .* already; end it, or name another folder"):
+        Server(model, jobs=jobs)
 
 
 @pytest.mark.slow

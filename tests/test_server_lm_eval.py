@@ -43,6 +43,7 @@ def test_lm_eval_scores_choices_as_the_engine_does(tmp_path: Path, monkeypatch: 
             "tokenizer": str(model),
             "tokenizer_backend": "huggingface",
             "num_concurrent": 2,
+            "add_bos_token": True,
         }
         found = lm_eval.simple_evaluate(model="local-completions", model_args=settings, tasks=[task], log_samples=True)
     with LLM(model, dtype="float32") as llm:

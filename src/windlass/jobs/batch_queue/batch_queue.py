@@ -3,13 +3,14 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from windlass.errors import StorageError, WindlassError
+from windlass.errors import StorageError, UsageError, WindlassError
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_progress import JobProgress
 from windlass.facts.job_settings import FINISHED, JobSettings
@@ -18,6 +19,7 @@ from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.begin import agree
 from windlass.jobs.batch.ending import DONE
+from windlass.jobs.batch.lock import JobLock, holder
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
 from windlass.jobs.batch.place import JobPlace, OpenJob
@@ -61,6 +63,8 @@ class BatchQueue:
         available: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = made_folder(folder / "batches")
+        self._alone = ExitStack()
+        self._alone.enter_context(_only_one(folder))
         self.files = FileStore(folder / "files")
         self._model, self._answerer, self._identity, self._defaults = model, answerer, identity, defaults
         self._available = available
@@ -82,6 +86,7 @@ class BatchQueue:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        self._alone.close()
 
     def create(
         self, endpoint: str, input_file_id: str, window: str = "24h", metadata: dict[str, str] | None = None
@@ -227,6 +232,21 @@ class BatchQueue:
         with self._changed:
             record = self._now(self._records[number])
             self._keep(_at(replace(record, error=reason), FAILED))
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """While one server works in a folder another would spoil its work. Raises UsageError, StorageError."""
+    path = folder / "lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(JobLock(path))
+        except UsageError as error:
+            raise UsageError(
+                f"process {holder(path)} takes the batches of {folder} already; end it, or name another folder with "
+                "--jobs"
+            ) from error
+        yield
 
 
 def _at(record: BatchRecord, status: str) -> BatchRecord:
