@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.economics import job, loss_law, money, search, serving, training
+from windlass.economics import adapter, job, loss_law, money, search, serving, training
 from windlass.economics.assumption import Assumption, exact, read_assumption
 from windlass.economics.assumption_sets import content, own_file, settings_of
 from windlass.economics.formula import Formula
@@ -21,7 +21,7 @@ from windlass.errors import UsageError
 
 FORMULAS = {
     name: value
-    for module in (job, loss_law, money, search, serving, training)
+    for module in (adapter, job, loss_law, money, search, serving, training)
     for name, value in vars(module).items()
     if isinstance(value, tuple) and value and all(isinstance(part, Formula) for part in value)
 }

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from windlass.cli.main import app
-from windlass.economics import job, loss_law, money, serving, training
+from windlass.economics import adapter, job, loss_law, money, serving, training
 from windlass.economics.formula import Formula
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "economics.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ PAGE = (Path(__file__).resolve().parent.parent / "docs" / "economics.md").read_t
 
 def test_every_formula_of_the_page_is_one_of_the_program() -> None:
     stated = set(re.findall(r"^(\w+ = .+)$", PAGE, re.MULTILINE))
-    tuples = [value for module in (job, loss_law, money, serving, training) for value in vars(module).values()]
+    tuples = [value for module in (adapter, job, loss_law, money, serving, training) for value in vars(module).values()]
     known = {
         f"{formula.name} = {formula.expression}"
         for value in tuples

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from windlass.cli.adapter_flags import LENGTH, MEMORY, RANK, AdapterFlags
 from windlass.cli.cost_flags import CostFlags
 from windlass.cli.late import late, require_plotting
 from windlass.cli.numbers import counting, real
@@ -26,7 +27,7 @@ from windlass.facts.catalogue import catalogue, machine_named
 from windlass.facts.weight_formats import SMALLER_FORMATS
 from windlass.units import parse_size
 
-RENTED, CARD, SMALL = "h100", "rtx3090", "llama-3-8b"
+RENTED, CARD, SMALL, FIT = "h100", "rtx3090", "llama-3-8b", "hoffmann-2022"
 JOB_EXAMPLES = (
     "windlass cost job ./model -i rows.jsonl",
     "windlass cost job llama-3-70b --machine rtx3090 --host-memory 128GiB --num-prompts 10000 --allow int8,int4",
@@ -44,6 +45,7 @@ TRAIN_EXAMPLES = (
     "windlass cost train gpt3",
     "windlass cost train --params 70e9 --tokens 1.4e12 --machine a100-80 --mfu 0.46",
     "windlass cost train --loss 2.0 --served-tokens 1e13",
+    "windlass cost train llama-3-8b --adapter --rank 16 --tokens 1e7 --machine rtx3090",
 )
 TRAJECTORY_EXAMPLES = ("windlass cost trajectory --plot cost.png",)
 
@@ -134,6 +136,7 @@ def search(
 
 def train(
     cost: CostFlags,
+    adapter: AdapterFlags,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="gpt3, palm, chinchilla, ...", show_default=False)
     ] = None,
@@ -145,17 +148,27 @@ def train(
     served_tokens: Annotated[
         float | None, typer.Option(parser=real, metavar="N", help="Tokens that the model will serve in its life.")
     ] = None,
-    machine: Annotated[str, typer.Option(metavar="NAME", help=f"The chips. {_Device}")] = RENTED,
+    machine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"The chips; {RENTED} by default, {CARD} with --adapter. {_Device}"),
+    ] = None,
     mfu: Annotated[float | None, typer.Option(parser=real, metavar="SHARE", help="Of the peak; 0.46 for PaLM.")] = None,
-    fit: Annotated[str, typer.Option(metavar="NAME", help="Of the loss law: hoffmann-2022, besiroglu-2024.")] = (
-        "hoffmann-2022"
-    ),
+    fit: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Of the loss law: {FIT}, the default, or besiroglu-2024.")
+    ] = None,
 ) -> None:
     """A training run: arithmetic, utilisation, failures, money; or the cheapest model of a loss.
 
-    A known model is shown in January 2023 first. Adapters wait for Windlass's own tuning.
+    A known model is shown in January 2023 first. With --adapter: fine-tuning of MODEL on one card, --tokens counted as
+    often as they are read. Windlass does not train yet: that is a forecast of what it would cost on its streaming.
     """
     _check(cost)
+    if adapter.adapter:
+        others = {"--params": params, "--loss": loss, "--served-tokens": served_tokens, "--mfu": mfu, "--fit": fit}
+        report = _adapter(model, tokens, machine, adapter, others, cost)
+        _write(report, cost)
+        return
+    machine, fit = machine or RENTED, fit or FIT
     questions, training = late("economics.questions"), late("economics.training")
     changes = _changes(cost, {} if mfu is None else {"mfu": mfu})
     chips = training.chip(_known(machine), late("economics.prices").machine_prices(machine))
@@ -180,6 +193,32 @@ def train(
         sizes = training.model_of(params, tokens)
     report = questions.training_report(title, sizes, chips, fit, served_tokens, changes, with_2023=model is not None)
     _write(report, cost)
+
+
+def _adapter(
+    model: str | None, tokens: float | None, machine: str | None, flags: AdapterFlags, others: Mapping[str, object],
+    cost: CostFlags,
+) -> Any:  # fmt: skip
+    """The report of --adapter. Raises UsageError, also for a flag of training from nothing."""
+    for flag, value in others.items():
+        if value is not None:
+            raise UsageError(f"{flag} {value} has no effect with --adapter; leave it out")
+    length = flags.seq_len or LENGTH
+    if model is None or tokens is None:
+        raise UsageError(
+            "--adapter wants MODEL and --tokens, as in windlass cost train llama-3-8b --adapter --tokens 1e7"
+        )
+    if tokens < length:
+        raise UsageError(
+            f"--tokens {tokens:g} are fewer than one sequence of {length}; give more, or a lower --seq-len"
+        )
+    facts = described(model_or_shape(model, None), None, "auto", None)
+    if length > facts.max_model_len:
+        raise UsageError(f"--seq-len {length} exceeds the {facts.max_model_len} that {facts.name} takes; shorten it")
+    here, there = _place(machine or CARD, flags.host_memory or MEMORY), _place(flags.rent or RENTED, None)
+    return late("economics.questions").adapter_report(
+        facts, flags.rank or RANK, tokens, length, here, there, _formats(flags.allow or ""), _changes(cost)
+    )
 
 
 def trajectory(

@@ -9,22 +9,26 @@ from windlass.economics.inference import Inference
 from windlass.economics.money import OWNED_HOUR
 from windlass.economics.sheet import Sheet, make_sheet
 
-OWN = (
-    *OWNED_HOUR,
-    Formula("job_seconds", "load_seconds + prefill_seconds + decode_seconds", "s", "the whole job here"),
+# What any run on a machine of one's own comes to, from its `job_seconds` and `bytes_written`.
+PRICED = (
     Formula("job_hours", "job_seconds / 3600", "h", "the same"),
     Formula("energy", "power / 1000 * job_hours", "kWh", "what it takes"),
     Formula("electricity_cost", "energy * electricity", "USD", "its electricity"),
-    Formula(
-        "bytes_written",
-        "rows * answer_bytes_per_row + tokens_out * answer_bytes_per_token + bytes_spilled + bytes_copied", "bytes",
-        "answers, keys and values that fit no memory, and a packed copy of the weights where one is made",
-    ),
     Formula("wear", "bytes_written / disk_endurance", "share", "of what the disk may be written in its life"),
     Formula("wear_cost", "wear * disk_price", "USD", "that share of its price"),
     Formula("running_cost", "electricity_cost + wear_cost", "USD", "on a machine that is there anyway"),
     Formula("capital_cost", "capital_per_hour * job_hours", "USD", "the share of the machine's price"),
     Formula("own_cost", "running_cost + capital_cost", "USD", "with the machine's price"),
+)
+OWN = (
+    *OWNED_HOUR,
+    Formula("job_seconds", "load_seconds + prefill_seconds + decode_seconds", "s", "the whole job here"),
+    Formula(
+        "bytes_written",
+        "rows * answer_bytes_per_row + tokens_out * answer_bytes_per_token + bytes_spilled + bytes_copied", "bytes",
+        "answers, keys and values that fit no memory, and a packed copy of the weights where one is made",
+    ),
+    *PRICED,
 )  # fmt: skip
 RENT = (
     Formula("rented_hours", "rented_seconds / 3600 + setup_hours", "h", "the job on the rented card, and its start"),

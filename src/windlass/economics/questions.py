@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from windlass.economics import job, search, serving, training, trajectory
+from windlass.economics import adapter, job, search, serving, training, trajectory
 from windlass.economics.assumption import Assumption
 from windlass.economics.assumption_sets import Pool, asked, packaged
 from windlass.economics.formula import Formula
@@ -14,7 +14,7 @@ from windlass.economics.number_text import count_text
 from windlass.economics.power import own_ratings
 from windlass.economics.prices import api_prices, machine_prices
 from windlass.economics.report import CostReport
-from windlass.economics.sheet import Sheet, make_sheet, with_settings
+from windlass.economics.sheet import Sheet, known_names, make_sheet, with_settings
 from windlass.errors import UsageError
 from windlass.facts.catalogue import catalogue
 from windlass.facts.machine import Machine
@@ -163,6 +163,46 @@ def training_report(
             "--set layers= --set width= --set context= (and --set looked_up_parameters=)"
         )
     return CostReport(f"What training costs: {title}", tuple(sheets), tuple(notes))
+
+
+def adapter_report(
+    model: ModelFacts, rank: int, tokens: float, length: int, here: Place, there: Place, allowed: Sequence[str],
+    changes: Changes,
+) -> CostReport:  # fmt: skip
+    """Fine-tuning by adapter on one card, beside the same on a rented one."""
+    work = adapter.tuning_work(tokens, length)
+    formulas, known = (*adapter.TUNE, *adapter.RENT), adapter.adapter_pool(model, rank, length)
+    prices = {name: value for name, value in here.prices().items() if name != "rent_per_hour"}
+    prices |= {name: value for name, value in there.prices().items() if name == "rent_per_hour"}
+    # The adapter's size decides what the plan may take; a setting of something else is judged once all is known.
+    about = known_names((), adapter.SIZES)
+    chosen = {name: value for name, value in changes.settings.items() if name in about}
+    sizes = Changes(changes.file, chosen).over(known, *adapter.SIZES)
+    plans = []
+    for place in (here, there):
+        limits = adapter.beside_adapter(model, work, place.machine, place.limits, sizes)
+        plans.append(inference(model, work, place.machine, limits, allowed, THOROUGH))
+    own, rented = plans
+    known |= packaged("today", "operation") | adapter.tuning_pool(own, rented) | prices
+    pool = changes.over(known, *formulas)
+    has_rent = "rent_per_hour" in pool
+    notes = [
+        "Windlass does not train yet: this is what its streaming would cost, from its forecast of reading the tokens",
+        f"here: {own.placement}",
+        f"rented: {there.machine.name}; {rented.placement}",
+    ]
+    if own.is_offloaded:
+        notes.append("weights that travel may serve recomputing and backward in one trip: see recomputed_walks")
+    if pool["kept_bytes_per_token"].value > model.cache_bytes_per_token:
+        times = pool["kept_bytes_per_token"].value / max(1, model.cache_bytes_per_token)
+        notes.append(
+            f"checkpoint_bytes is {times:.1f} times what the plan keeps room for: a step may want fewer sequences"
+        )
+    if not has_rent:
+        notes.append(f"no rent of {there.device} is known; give --set rent_per_hour= (USD/h)")
+    title = f"rank {rank} of {model.name} on {count_text(tokens)} tokens, on {here.machine.name}"
+    sheet = adapter.adapter_sheet("this run", pool, rented=has_rent)
+    return CostReport(f"What an adapter costs: {title}", (sheet,), tuple(notes))
 
 
 def cheapest_model(

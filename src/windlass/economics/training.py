@@ -1,7 +1,4 @@
-"""What training costs: arithmetic, utilisation, price of a chip's hour, and what failures waste.
-
-Adapters are not trained here yet: Windlass's own forecast of fine-tuning comes with its tuning.
-"""
+"""What training costs: arithmetic, utilisation, price of a chip's hour, and what failures waste."""
 
 from collections.abc import Mapping
 

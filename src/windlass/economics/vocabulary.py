@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from windlass.economics import job, loss_law, money, search, serving, training
+from windlass.economics import adapter, job, loss_law, money, search, serving, training
 from windlass.economics.assumption import Assumption
 from windlass.economics.assumption_sets import content, own_file
 from windlass.economics.formula import Formula
@@ -19,7 +19,7 @@ FILES = ("apis", "january_2023", "loss_law", "machines", "models", "today")
 FORMULAS: tuple[Formula, ...] = (
     *search.JANUARY_2023, *search.BY_API, *search.OWNED, *search.RENTED, *money.OWNED_HOUR, *money.TOKEN_PRICES,
     *job.job_formulas(rented=True, api=True), *serving.FLEET, *serving.API, *training.WITH_LOSS, *training.SERVED,
-    *loss_law.LOSS,
+    *loss_law.LOSS, *adapter.TUNE, *adapter.RENT,
 )  # fmt: skip
 
 
