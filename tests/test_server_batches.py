@@ -14,6 +14,10 @@ import pytest
 
 from server_world import MODEL, Server, eventually, model_with_template, running
 from windlass import LLM, SamplingParams
+from windlass.errors import UsageError
+from windlass.facts.job_identity import JobIdentity
+from windlass.jobs.batch_queue.batch_queue import BatchQueue
+from windlass.jobs.batch_queue.service_answerer import ServiceAnswerer
 from windlass.server.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
@@ -200,6 +204,20 @@ def test_a_server_that_was_stopped_goes_on_where_it_was(model: Path, tmp_path: P
     assert len(answers) == 30
     assert {row["custom_id"] for row in answers} == {row["custom_id"] for row in rows}
     assert len({row["response"]["body"]["choices"][0]["text"] for row in answers}) == 1
+
+
+def test_a_folder_has_one_server(model: Path, tmp_path: Path) -> None:
+    """The second would call the first one's batch failed, since it cannot have its journal."""
+    rows = [completion(str(number), "O", max_tokens=20, ignore_eos=True) for number in range(20)]
+    first = Server(model, jobs=tmp_path)
+    with running(first):
+        batch = sent(first.client(), *rows)
+        answerer = ServiceAnswerer(first.station.service, first.llm, 0)
+        with pytest.raises(
+            UsageError, match=rf"process {os.getpid()} takes the batches of .*; end it, or name another"
+        ):
+            BatchQueue(tmp_path, MODEL, answerer, JobIdentity(str(model), {}, {}, {}), SamplingParams())
+        assert ended(first.client(), batch).status == "completed"
 
 
 @pytest.mark.slow

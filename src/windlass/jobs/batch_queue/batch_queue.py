@@ -4,12 +4,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from windlass.errors import StorageError, WindlassError
+from windlass.errors import StorageError, UsageError, WindlassError
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_progress import JobProgress
 from windlass.facts.job_settings import FINISHED, JobSettings
@@ -18,6 +19,7 @@ from windlass.jobs.answers.answer_sink import answer_sink
 from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.begin import agree
 from windlass.jobs.batch.ending import DONE
+from windlass.jobs.batch.lock import JobLock, holder
 from windlass.jobs.batch.meter import Meter
 from windlass.jobs.batch.outbox import Outbox
 from windlass.jobs.batch.place import JobPlace, OpenJob
@@ -48,7 +50,9 @@ _ATTEMPT_AGAIN = 5.0
 class BatchQueue:
     """`folder` holds all of it. `identity` is that of the model which answers, with `defaults` where rows say nothing.
 
-    May be asked from any thread; the work is done in one of its own, from `start` to `close`. Raises StorageError.
+    May be asked from any thread; the work is done in one of its own, from `start` to `close`. Until then the folder is
+    this one's alone: of two that had the same batches, each would call failed what the other works on.
+    Raises StorageError, and UsageError where another has the folder.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class BatchQueue:
         available: Callable[[], bool] = lambda: True,
     ) -> None:
         self._folder = made_folder(folder / "batches")
+        self._held = ExitStack()
+        self._held_alone(folder / "lock")
         self.files = FileStore(folder / "files")
         self._model, self._answerer, self._identity, self._defaults = model, answerer, identity, defaults
         self._available = available
@@ -82,6 +88,7 @@ class BatchQueue:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        self._held.close()
 
     def create(
         self, endpoint: str, input_file_id: str, window: str = "24h", metadata: dict[str, str] | None = None
@@ -222,6 +229,15 @@ class BatchQueue:
                 failed=progress.refused,
             )
             self._keep(_at(record, ending))
+
+    def _held_alone(self, lock: Path) -> None:
+        try:
+            self._held.enter_context(JobLock(lock))
+        except UsageError as error:
+            raise UsageError(
+                f"process {holder(lock) or 'unknown'} takes the batches of {lock.parent} already; end it, or name "
+                "another folder with --jobs"
+            ) from error
 
     def _fail(self, number: str, reason: str) -> None:
         with self._changed:
