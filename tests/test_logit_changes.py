@@ -105,11 +105,27 @@ def test_a_row_draws_the_same_whatever_else_is_in_the_block(data: st.DataObject,
     assert sample(block, rows) == [sample(block[i : i + 1], rows[i : i + 1])[0] for i in range(count)]
 
 
-def test_bans_that_leave_nothing_are_a_request_error_and_no_damaged_weights() -> None:
+def test_bans_that_leave_nothing_give_that_row_no_token_and_the_other_its_own() -> None:
     params = SamplingParams(temperature=0, allowed_token_ids=[3])
     row = SamplerRow(params, 0, banned=(3,), changes=LogitChanges(params, [1]))
-    with pytest.raises(RequestError, match="leave no token for step 0 of an answer; allow more"):
-        sample(logits_of(0)[None], [row])
+    free = SamplerRow(SamplingParams(temperature=0), 0)
+    none, some = sample(torch.stack([logits_of(0), logits_of(1)]), [row, free])
+    assert none is None
+    assert some is not None and some.token_id == int(logits_of(1).argmax())
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 1e-5, 1e5, 1e300])
+def test_a_repetition_penalty_that_would_overflow_is_refused(penalty: float) -> None:
+    with pytest.raises(UsageError, match="repetition_penalty must be between 0.0001 and 10000.0"):
+        SamplingParams(repetition_penalty=penalty)
+
+
+@pytest.mark.parametrize("temperature", [1e39, 1.7e308])
+def test_no_temperature_brings_back_what_is_banned(temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, top_p=0.9, min_p=0.1, allowed_token_ids=[3, 4])
+    rows = [SamplerRow(params, seed, changes=LogitChanges(params, [1])) for seed in range(40)]
+    drawn = sample(logits_of(0).expand(40, V), rows)
+    assert {token.token_id for token in drawn if token is not None} == {3, 4}
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +198,13 @@ class TestBadWords:
         (without,) = llm.generate("ROMEO:\nWhat", SamplingParams(max_tokens=40, temperature=0, bad_words=[word]))
         assert f" {word} " in f" {plain.outputs[0].text} "
         assert f" {word} " not in f" {without.outputs[0].text} "
+
+    def test_an_answer_that_may_have_no_token_ends_and_the_one_beside_it_goes_on(self, llm: LLM) -> None:
+        free = SamplingParams(max_tokens=8, temperature=0)
+        (token_id,) = llm.tokenizer.encode_plain("O")
+        stuck = SamplingParams(max_tokens=8, temperature=0, allowed_token_ids=[token_id], bad_words=["O"])
+        (alone,) = llm.generate("Once", free)
+        ended, beside = llm.generate(["Once", "Once"], [stuck, free])
+        assert (ended.outputs[0].token_ids, ended.outputs[0].finish_reason) == ((), "length")
+        assert "leave no token" in str(ended.outputs[0].stop_reason)
+        assert beside.outputs[0].token_ids == alone.outputs[0].token_ids

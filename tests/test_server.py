@@ -8,9 +8,13 @@ from typing import Any
 import jsonschema_rs
 import openai
 import pytest
+from pydantic import ValidationError
 
 from server_world import KEY, MODEL, Server, model_with_template, running
 from windlass import LLM, SamplingParams
+from windlass.packaged_model import packaged_model_folder
+from windlass.server.chat_body import ChatBody
+from windlass.server.completion_body import CompletionBody
 
 PROMPT = "ROMEO:\n"
 TALK: list[Any] = [{"role": "user", "content": "Good morrow!"}]
@@ -264,6 +268,55 @@ class TestErrors:
                 answer = http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
                 assert answer.status_code == 400, body
                 assert answer.json()["error"]["type"] == "invalid_request_error"
+
+    def test_a_text_that_no_tokens_could_hold_is_refused_before_it_is_read(
+        self, server: Server, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To read it took half a minute and gigabytes."""
+        vocabulary = json.loads((packaged_model_folder() / "tokenizer.json").read_text())["model"]["vocab"]
+        most = 512 * max(map(len, vocabulary))
+        monkeypatch.setattr(server.llm.tokenizer, "encode", None)  # whoever called it would get a 500
+        monkeypatch.setattr(server.llm.tokenizer, "encode_plain", None)
+        text = "x" * (most + 1)
+        said = f"has {most + 1} characters, and 512 tokens, all that the model takes, have {most} at most; shorten it"
+        with pytest.raises(openai.BadRequestError, match=said) as caught:
+            client.completions.create(model=MODEL, prompt=text)
+        assert (caught.value.param, caught.value.code) == ("prompt", "context_length_exceeded")
+        with pytest.raises(openai.BadRequestError, match="messages has") as caught:
+            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": text}])
+        assert caught.value.code == "context_length_exceeded"
+        with server.http() as http:
+            assert http.post("/tokenize", json={"prompt": text}).status_code == 400
+
+    def test_of_many_wrong_entries_the_first_is_told_and_no_more_are_looked_at(self) -> None:
+        """A message for each of them held up everybody for seconds."""
+        with pytest.raises(ValidationError) as caught:
+            CompletionBody.model_validate({"prompt": [1.5] * 1000, "stop": [0] * 1000})
+        assert caught.value.error_count() < 10
+        with pytest.raises(ValidationError) as caught:
+            ChatBody.model_validate({"messages": [{}] * 1000, "tools": [0] * 1000})
+        assert caught.value.error_count() < 10
+
+    @pytest.mark.parametrize("field", ["stop", "bad_words"])
+    def test_stop_strings_and_bad_words_have_a_number_and_a_length(self, client: openai.OpenAI, field: str) -> None:
+        for value, said in ((["x"] * 1025, "at most 1024 items"), (["x" * 1025], "at most 1024 characters")):
+            with pytest.raises(openai.BadRequestError, match=said) as caught:
+                client.completions.create(model=MODEL, prompt=PROMPT, extra_body={field: value})
+            assert str(caught.value.param).startswith(field)
+
+    def test_fields_that_nobody_knows_are_passed_over_up_to_a_number(self, client: openai.OpenAI) -> None:
+        labels = {f"label-{number}": number for number in range(101)}
+        with pytest.raises(openai.BadRequestError, match="there are 101 fields that are not known here, 100 may be"):
+            client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=1, extra_body=labels)
+        del labels["label-0"]
+        client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=1, extra_body=labels)
+
+    def test_what_is_no_json_is_the_fault_of_no_field(self, server: Server) -> None:
+        with server.http() as http:
+            answer = http.post("/v1/completions", content=b'{"n": }', headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] is None
+        assert answer.json()["error"]["message"].startswith("the body is not JSON: ")
 
     @pytest.mark.parametrize(
         ("method", "path", "status"),

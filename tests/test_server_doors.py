@@ -1,6 +1,7 @@
 """Who may ask a server, and how much: keys, names, origins, sizes, and shares that are full."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_a_body_is_counted_while_it_comes_whatever_its_header_says(server: Serve
     for answer in (known, streamed):
         assert answer.status_code == 413
         assert "more than 3.91 KiB" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_stops_coming_is_given_up_and_leaves_its_share(model: Path) -> None:
+    limits = ServerLimits(body_pause=0.1, max_requests_per_key=1)
+    with running(Server(model, limits=limits)) as server:
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as slow, slow.makefile("rb") as told:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+            slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+            assert told.readline().split()[1] == b"408"
+        with server.http() as http:
+            assert http.post("/v1/completions", json={"prompt": "O", "max_tokens": 1}).status_code == 200
 
 
 def test_a_silent_stream_says_that_it_is_there(held: Server) -> None:

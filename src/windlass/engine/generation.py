@@ -22,6 +22,8 @@ from windlass.engine.tally import Tally
 from windlass.facts.completion import RequestOutput
 from windlass.facts.work_done import PassesDone
 
+_NOTHING_LEFT = "allowed_token_ids, bad_words and min_tokens leave no token; allow more"
+
 
 class Generation:
     """Runs answers to their end, those to one request together. They are taken from `requests` as places fall free.
@@ -253,9 +255,12 @@ def _output(answers: Answers, finished: bool) -> RequestOutput:
 
 
 def _take(logits: torch.Tensor, sequences: list[Sequence]) -> None:
-    """logits (r, V): the next token of each of the r sequences."""
+    """logits (r, V): the next token of each of the r sequences, or the end of one that may have none."""
     for sequence, token in zip(sequences, sample(logits, [s.sampler_row() for s in sequences]), strict=True):
-        sequence.take(token)
+        if token is None:
+            sequence.stop.cut(_NOTHING_LEFT)
+        else:
+            sequence.take(token)
 
 
 def _never() -> bool:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from windlass.engine.logit_changes import Floats, LogitChanges
-from windlass.errors import ModelError, RequestError
+from windlass.errors import ModelError
 from windlass.facts.completion import Logprob
 from windlass.facts.sampling_params import SamplingParams
 
@@ -23,6 +23,7 @@ from windlass.facts.sampling_params import SamplingParams
 HEAD_WEIGHT = np.float32(2.0**-10)
 # Logits come to the host as float32 in slices, so that a large block needs no second copy of them all.
 ROWS_AT_ONCE = 32
+LEAST_INVERSE = float(np.finfo(np.float32).tiny)
 # The inverse is found in two steps, block and token within it, as a float64 running sum over all of V is slow.
 CDF_BLOCK = 512
 
@@ -62,17 +63,19 @@ class SampledToken:
     top_logprobs: dict[int, Logprob] | None = None
 
 
-def sample(logits: torch.Tensor, rows: Sequence[SamplerRow]) -> list[SampledToken]:
+def sample(logits: torch.Tensor, rows: Sequence[SamplerRow]) -> list[SampledToken | None]:
     """logits (R, V), any float dtype and device, left unchanged; a SamplerRow each -> a SampledToken each.
+
+    None where bans leave nothing to draw: that is the matter of one row, and the others have their tokens.
 
     Filters come in vLLM's order: what the request changes and bans, temperature, min_p, top_k (ties of the k-th stay),
     top_p (the fewest tokens whose probability reaches it; of equal ones the lower id first). Raises ModelError where
-    logits are not finite, RequestError where bans leave nothing to draw.
+    logits are not finite.
     """
     assert logits.shape[0] == len(rows), f"{logits.shape[0]} rows of logits for {len(rows)} sequences"
     if all(row.params.is_greedy and row.params.logprobs is None and row.is_plain for row in rows):
         return [SampledToken(token_id) for token_id in _argmax_rows(logits)]
-    sampled = []
+    sampled = list[SampledToken | None]()
     for start in range(0, len(rows), ROWS_AT_ONCE):
         host = logits[start : start + ROWS_AT_ONCE].detach().to("cpu", torch.float32).numpy()
         sampled += [_sample_row(raw, rows[start + i], start + i) for i, raw in enumerate(host)]
@@ -98,14 +101,12 @@ def _argmax_rows(logits: torch.Tensor) -> list[int]:
     return token_ids
 
 
-def _sample_row(raw: Floats, row: SamplerRow, index: int) -> SampledToken:
+def _sample_row(raw: Floats, row: SamplerRow, index: int) -> SampledToken | None:
     _check_finite(float(raw.max()), index)
     logits = raw if row.is_plain else _changed(raw, row)
     token_id = int(logits.argmax())
     if logits[token_id] == -np.inf:
-        raise RequestError(
-            f"allowed_token_ids, bad_words and min_tokens leave no token for step {row.step} of an answer; allow more"
-        )
+        return None
     if not row.params.is_greedy:
         weights = candidate_weights(logits, row.params)
         token_id = _invert(weights, uniform_draw(row.seed, row.sample_index, row.step))
@@ -134,9 +135,11 @@ def _check_finite(best: float, index: int) -> None:
 
 def candidate_weights(logits: Floats, params: SamplingParams) -> Floats:
     """logits (V,) -> weights (V,): probability over that of the likeliest token, 0 where filtered out."""
+    # No temperature is so high that its inverse is 0: what is banned, at -inf, would come out as nan and not as 0.
+    inverse = np.float32(max(1.0 / params.temperature, LEAST_INVERSE))
     # Some models mask with the lowest float32, which a low temperature carries to -inf: weight 0 either way.
     with np.errstate(over="ignore"):
-        weights: Floats = np.exp((logits - logits.max()) * np.float32(1.0 / params.temperature))
+        weights: Floats = np.exp((logits - logits.max()) * inverse)
     if params.min_p > 0:
         weights *= weights >= np.float32(params.min_p)
     if 0 < params.top_k < weights.size:

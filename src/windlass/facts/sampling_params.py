@@ -23,6 +23,8 @@ MOST_ANSWERS = 16384
 # OpenAI's limits on a bias and on the presence and frequency penalties.
 MOST_BIAS = 100.0
 MOST_PENALTY = 2.0
+# A logit is multiplied or divided by this one; far beyond what anybody wants, and far from where float32 overflows.
+MOST_REPETITION_PENALTY = 1e4
 
 _WHOLE = ("n", "max_tokens", "min_tokens", "top_k", "seed", "logprobs", "prompt_logprobs")
 _REAL = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
@@ -215,6 +217,11 @@ class SamplingParams:
         if self.repetition_penalty <= 0:
             raise UsageError(
                 f"repetition_penalty must be above 0, got {self.repetition_penalty}; 1.0 switches it off, 1.1 is usual"
+            )
+        if not 1 / MOST_REPETITION_PENALTY <= self.repetition_penalty <= MOST_REPETITION_PENALTY:
+            raise UsageError(
+                f"repetition_penalty must be between {1 / MOST_REPETITION_PENALTY} and {MOST_REPETITION_PENALTY}, got "
+                f"{self.repetition_penalty}; 1.0 switches it off, 1.1 is usual"
             )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)

@@ -7,6 +7,7 @@ without any tokenizer, which are still run from token ids. Code of the checkpoin
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,11 @@ class Tokenizer:
         """Number of ids the tokenizer knows, added tokens included; a model's embedding may have more rows."""
         return len(self._inner)
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Characters of the longest token, or more where one is spelt otherwise than it reads."""
+        return max(map(len, self._inner.get_vocab()), default=1)
+
     @property
     def bos_token_id(self) -> int | None:
         """The begin-of-sequence id, if there is one."""
@@ -108,7 +114,12 @@ class Tokenizer:
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> list[int]:
-        """Ids of a conversation up to where the answer begins. messages: `{"role": ..., "content": ...}` each.
+        """Ids of a conversation up to where the answer begins. Takes and raises what `chat_text` does."""
+        # The template has written every special token itself, begin-of-sequence included.
+        return self.encode_plain(self.chat_text(messages, tools))
+
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """The text of a conversation up to where the answer begins. messages: `{"role": ..., "content": ...}` each.
 
         tools: what the model may call, in OpenAI's form, for a template that `knows_tools`.
 
@@ -121,18 +132,18 @@ class Tokenizer:
             )
         _check_messages(messages)
         try:
-            text = self._inner.apply_chat_template(
-                [dict(message) for message in messages],
-                tools=None if tools is None else [dict(tool) for tool in tools],
-                tokenize=False,
-                add_generation_prompt=True,
+            return str(
+                self._inner.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tools=None if tools is None else [dict(tool) for tool in tools],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise RequestError(
                 f"the model's chat template refuses these {len(messages)} messages: {_first_line(error)}"
             ) from error
-        # The template has written every special token itself, begin-of-sequence included.
-        return self.encode_plain(text)
 
     def as_json(self) -> str:
         """All of it, as the tokenizers library writes it. Raises UsageError for one that this library does not run."""
@@ -203,6 +214,15 @@ class NoTokenizer:
     ) -> list[int]:
         """Raises UsageError: there is nothing to encode with."""
         raise self._refusal()
+
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+        """Raises UsageError: there is nothing to write with."""
+        raise self._refusal()
+
+    @property
+    def longest_token(self) -> int:
+        """No token has a text. Large, since a text is not refused here for its length."""
+        return 2**31
 
     def as_json(self) -> str:
         """Raises UsageError: there is nothing to spell with."""

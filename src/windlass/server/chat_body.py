@@ -6,7 +6,7 @@ from pydantic import Field
 
 from windlass.server.api_error import bad_request
 from windlass.server.chat_message import ChatMessage
-from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Strict, Whole
+from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Strict, Whole
 
 
 class ToolFunction(Strict):
@@ -27,11 +27,11 @@ class Tool(Strict):
 class ChatBody(SamplingBody):
     """A conversation, to be gone on with by the assistant."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Several[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    tools: list[Tool] | None = None
+    tools: Several[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from windlass.server.api_error import bad_request
-from windlass.server.sampling_body import Strict
+from windlass.server.sampling_body import Several, Strict
 
 
 class TextPart(Strict):
@@ -42,9 +42,9 @@ class ChatMessage(Strict):
     """`developer` is the newer name of `system`; the two mean the same."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Several[TextPart] | None = None
     name: str | None = None
-    tool_calls: list[PastCall] | None = None
+    tool_calls: Several[PastCall] | None = None
     tool_call_id: str | None = None
 
     def for_template(self, place: int) -> dict[str, Any]:

@@ -88,9 +88,13 @@ def _read(served: Served, body: ChatBody) -> Question:
     params = applied(served.defaults, body.given() | structured_fields(body))
     messages = body.conversation()
     if served.tokenizer.has_chat_template:
-        ids = tuple(served.tokenizer.apply_chat_template(messages, tools))
+        text = served.tokenizer.chat_text(messages, tools)
+        served.check_text("messages", text)
+        ids = tuple(served.tokenizer.encode_plain(text))
     else:
-        ids = tuple(served.tokenizer.encode(_continued(messages)))
+        text = _continued(messages)
+        served.check_text("messages", text)
+        ids = tuple(served.tokenizer.encode(text))
     served.check_length("messages", len(ids), params.max_tokens)
     return Question(ids, params)
 

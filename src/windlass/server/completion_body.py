@@ -5,17 +5,19 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from windlass.server.api_error import bad_request
-from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Whole
+from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Whole
 
 OPENAI_MAX_TOKENS = 16
 
-TokenIds = Annotated[list[Whole], Field(min_length=1)]
+TokenIds = Annotated[Several[Whole], Field(min_length=1)]
+
+Texts = Annotated[Several[str], Field(min_length=1)]
 
 
 class CompletionBody(SamplingBody):
     """One prompt or a list of them, each a text or token ids."""
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: str | TokenIds | Texts | Annotated[Several[TokenIds], Field(min_length=1)]
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     best_of: Annotated[int, Field(ge=1)] | None = None

@@ -86,6 +86,8 @@ def _read(served: Served, body: CompletionBody) -> _Asked:
     questions, echoes = list[Question](), list[Echo]()
     for place, prompt in enumerate(body.prompts):
         param = f"prompt[{place}]" if len(body.prompts) > 1 else "prompt"
+        if isinstance(prompt, str):
+            served.check_text(param, prompt)
         ids = tuple(served.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         worst = max(ids, default=0)
         if worst >= served.vocab_size:

@@ -77,8 +77,9 @@ def _invalid(error: RequestValidationError) -> ApiError:
     """The first thing wrong; of what a union of forms may say, that of the form which came furthest."""
     found: Sequence[Mapping[str, Any]] = error.errors()
     first = found[0]["loc"][:2]
-    worst = max((each for each in found if each["loc"][:2] == first), key=lambda each: len(each["loc"]))
-    param = _param(worst["loc"], error.body)
+    worst = max((each for each in found if each["loc"][:2] == first), key=_came_to)
+    # Of what is no JSON at all, the place is that of a character and not of a field.
+    param = "" if worst["type"] == "json_invalid" else _param(worst["loc"], error.body)
     told = "" if worst["type"] in ("missing", "json_invalid") else f", got {worst['input']!r:.60}"
     message = str(worst["msg"]).removeprefix("Value error, ")
     if worst["type"] == "json_invalid":
@@ -86,6 +87,11 @@ def _invalid(error: RequestValidationError) -> ApiError:
     elif isinstance(error.body, bytes) or (not param and worst["type"] == "missing"):
         message, told = "the body must be a JSON object, sent with `Content-Type: application/json`", ""
     return bad_request(f"{param}: {message}{told}" if param else f"{message}{told}", param or None)
+
+
+def _came_to(found: Mapping[str, Any]) -> tuple[int, bool]:
+    """How far a form came: a list that is too long was a list, and not a text that is none."""
+    return len(found["loc"]), not str(found["type"]).endswith("_type")
 
 
 def _param(loc: Sequence[str | int], body: Any) -> str:

@@ -15,6 +15,8 @@ from windlass.server.api_error import bad_request
 
 _LIKE = 0.85  # how alike two names must be for one to be the other misspelt: `temprature`, `max_token`
 
+_MOST = 100  # fields that a body does not declare: each is compared with all that it does
+
 FOREIGN: Mapping[str, tuple[object, ...]] = {
     "add_generation_prompt": (True,),
     "add_special_tokens": (True,),
@@ -60,6 +62,8 @@ _ASKS_FOR_NOTHING = {"echo": (False,), "best_of": (1,), "tools": ([],), "tool_ch
 
 def check_fields(extra: Mapping[str, object], declared: Collection[str]) -> None:
     """Judges the fields that a body does not declare. Raises ApiError for the first to be refused."""
+    if len(extra) > _MOST:
+        raise bad_request(f"there are {len(extra)} fields that are not known here, {_MOST} may be; leave them out")
     for name, value in extra.items():
         if value is None:
             continue

@@ -12,7 +12,7 @@ class ServerLimits:
 
     max_queue: questions that wait at most. max_requests_per_key: requests of one key, or of all without one, that may
     be in work at once. max_body, max_upload: bytes of a question, and of a file. keep_alive: seconds of silence after
-    which a stream says that it is still there.
+    which a stream says that it is still there. body_pause: seconds after which a body that does not come is given up.
     """
 
     max_queue: int = 256
@@ -20,8 +20,9 @@ class ServerLimits:
     max_body: int = 16 * MIB
     max_upload: int = GIB
     keep_alive: float = 10.0
+    body_pause: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("max_queue", "max_requests_per_key", "max_body", "max_upload", "keep_alive"):
+        for name in ("max_queue", "max_requests_per_key", "max_body", "max_upload", "keep_alive", "body_pause"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; at that nothing could be asked, raise it")

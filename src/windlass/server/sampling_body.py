@@ -1,7 +1,7 @@
 """What both ways of asking share: how tokens are drawn, and how the answer comes back."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,11 +12,17 @@ from windlass.server.fields import check_fields
 
 MAX_CHOICES = 128  # OpenAI's own limit on n
 MAX_LOGPROBS = 20  # and on top_logprobs
+MAX_STRINGS = MAX_STRING = 1024  # stop strings and bad words, and characters of one: each is looked for at every token
 
 Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
-Stop = Annotated[str, Field(min_length=1)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
+
+T = TypeVar("T")
+Several = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is refused at its first wrong entry: a message for each of a million would hold everybody up."""
+Stops = Annotated[Several[Stop], Field(max_length=MAX_STRINGS)]
 
 # Fields of SamplingParams that a body names alike.
 _SAMPLING = (
@@ -50,8 +56,8 @@ class SamplingBody(Strict):
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Stop | list[Stop] | None = None
-    stop_token_ids: list[Whole] | None = None
+    stop: Stop | Stops | None = None
+    stop_token_ids: Several[Whole] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
@@ -59,8 +65,8 @@ class SamplingBody(Strict):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    allowed_token_ids: Annotated[list[Whole], Field(min_length=1)] | None = None
-    bad_words: list[Stop] | None = None
+    allowed_token_ids: Annotated[Several[Whole], Field(min_length=1)] | None = None
+    bad_words: Stops | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     stream: bool | None = None

@@ -45,6 +45,20 @@ class Served:
                 f"there is no model {name!r:.200}; this server has {self.model!r}", "model", "model_not_found"
             )
 
+    def check_text(self, param: str, text: str) -> None:
+        """Raises ApiError for a text that is too long whatever its tokens are, before anybody looks for them.
+
+        To find them takes seconds and hundreds of bytes a character for every million of them.
+        """
+        most = self.max_model_len * self.tokenizer.longest_token
+        if len(text) > most:
+            raise bad_request(
+                f"{param} has {len(text)} characters, and {self.max_model_len} tokens, all that the model takes, have "
+                f"{most} at most; shorten it",
+                param,
+                "context_length_exceeded",
+            )
+
     def check_length(self, param: str, prompt_len: int, asked: int | None) -> None:
         """Raises ApiError for a prompt and an answer that no sequence of the model holds."""
         if not prompt_len:

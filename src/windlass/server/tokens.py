@@ -10,7 +10,7 @@ from windlass.server.api_error import bad_request
 from windlass.server.chat_message import ChatMessage
 from windlass.server.error_body import errors
 from windlass.server.fields import check_fields
-from windlass.server.sampling_body import Strict, Whole
+from windlass.server.sampling_body import Several, Strict, Whole
 from windlass.server.served import Served
 
 
@@ -19,7 +19,7 @@ class TokenizeBody(Strict):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[Several[ChatMessage], Field(min_length=1)] | None = None
     add_special_tokens: bool = True
 
 
@@ -35,7 +35,7 @@ class DetokenizeBody(Strict):
     """Ids that the model knows."""
 
     model: str | None = None
-    tokens: list[Whole]
+    tokens: Several[Whole]
 
 
 class Text(BaseModel):
@@ -78,8 +78,11 @@ def _encode(served: Served, body: TokenizeBody) -> list[int]:
         raise bad_request("give either prompt or messages", "prompt")
     if body.messages is not None:
         talk = [message.for_template(place) for place, message in enumerate(body.messages)]
-        return served.tokenizer.apply_chat_template(talk)
+        text = served.tokenizer.chat_text(talk)
+        served.check_text("messages", text)
+        return served.tokenizer.encode_plain(text)
     assert body.prompt is not None
+    served.check_text("prompt", body.prompt)
     if body.add_special_tokens:
         return served.tokenizer.encode(body.prompt)
     return served.tokenizer.encode_plain(body.prompt)
