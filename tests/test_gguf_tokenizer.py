@@ -217,7 +217,7 @@ def test_a_vocabulary_that_is_not_sound_is_an_error_in_one_line(writer: gguf.GGU
 
 @pytest.mark.parametrize(("tokens", "merge"), [(["a"], "a b"), (["a", "b"], "a b")], ids=["no token", "gives none"])
 def test_a_merge_that_is_none_is_an_error_of_the_file(tokens: list[str], merge: str) -> None:
-    """The second one makes the library panic, which no `except Exception` hears."""
+    """The second one would make the library panic: what it raises then is no Exception, only a BaseException."""
     rest = (None, None, None, None, False, False, False, None)
     vocabulary = GgufVocabulary("gpt2", "gpt-2", tokens, [], [1] * len(tokens), [merge], *rest)
     with pytest.raises(CheckpointError, match="model.gguf cannot be made: it merges 'a' and 'b'"):
