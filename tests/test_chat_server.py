@@ -54,15 +54,17 @@ class Door(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
+        try:
+            self._stream()
+        except OSError:  # the client may go at any write, the first ones included
+            self.server.gone.set()
+
+    def _stream(self) -> None:
         self._say(b": keep-alive\n\n")
         for word in self.server.words:
             self._send({"choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]})
-        try:
-            while self.server.goes_on:
-                self._send({"choices": [{"index": 0, "delta": {"content": "more "}, "finish_reason": None}]})
-        except OSError:
-            self.server.gone.set()
-            return
+        while self.server.goes_on:
+            self._send({"choices": [{"index": 0, "delta": {"content": "more "}, "finish_reason": None}]})
         if self.server.breaks_off:
             return
         self._send({"choices": [{"index": 0, "delta": {}, "finish_reason": self.server.finish}]})
