@@ -99,16 +99,54 @@ class TestErrors:
             with pytest.raises(NotReady, match="has failed: the disk is gone"):
                 asked(service, [1], GREEDY)
 
-    def test_a_bug_ends_it_and_nobody_hangs(self, llama: tuple[Path, list[list[int]]]) -> None:
-        gate, llm = Gate(), Breaking(llama[0], ZeroDivisionError("division by zero"))
+    def test_a_bug_fails_what_ran_and_the_rest_goes_on(
+        self, llama: tuple[Path, list[list[int]]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder, expected = llama
+        gate, llm = Gate(), Breaking(folder, ZeroDivisionError("division by zero"))
         with served(llm, replace(LIMITS, max_num_seqs=1)) as service:
             service.ask(Question((1, 2), GREEDY), gate)
             assert gate.reached.wait(PATIENCE)
             _, waiting = asked(service, PROMPTS[1], GREEDY)
             gate.open.set()
-            assert waiting.ended.wait(PATIENCE) and gate.heard.ended.wait(PATIENCE)
-            assert "a bug of Windlass" in str(waiting.error) and "division by zero" in str(gate.heard.error)
-            assert service.state == "failed" and "failed" in service.view().binds
+            assert waiting.answers() == [expected[1]]
+            told = str(gate.heard.error)
+            assert "a bug of Windlass" in told and "ZeroDivisionError: division by zero" in told
+            assert (service.state, llm.loads) == ("ready", 2)
+        assert [record.exc_info is not None for record in caplog.records if record.levelname == "CRITICAL"] == [True]
+
+    def test_a_bug_while_nobody_asks_ends_it(self, llama: tuple[Path, list[list[int]]]) -> None:
+        class Idle(LLM):
+            def serve(self, arrivals: Arrivals, workload: Workload) -> Iterator[RequestOutput]:
+                raise ZeroDivisionError("division by zero")
+
+        service = Service(Idle(llama[0]), LIMITS)
+        service.run()
+        assert service.state == "failed" and "failed" in service.view().binds
+        with pytest.raises(NotReady, match="a bug of Windlass"):
+            asked(service, [1], GREEDY)
+
+    def test_it_answers_in_the_thread_that_runs_it(self, llama: tuple[Path, list[list[int]]]) -> None:
+        answers: list[list[list[int]]] = []
+        service = Service(LLM(llama[0]), LIMITS)
+
+        def ask() -> None:
+            assert service.wait() == "ready"
+            answers.append(asked(service, PROMPTS[0], GREEDY)[1].answers())
+            service.close()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        service.run()
+        asking.join()
+        assert (answers, service.state) == ([[llama[1][0]]], "closed")
+
+    def test_closed_before_it_runs_it_never_loads(self, llama: tuple[Path, list[list[int]]]) -> None:
+        llm = Breaking(llama[0], StorageError(""))
+        service = Service(llm, LIMITS)
+        service.close()
+        service.run()
+        assert (service.state, llm.loads) == ("closed", 0)
 
     def test_a_model_that_cannot_be_loaded_fails_the_service(self, llama: tuple[Path, list[list[int]]]) -> None:
         llm = Breaking(llama[0], StorageError(""), loads_again=False)

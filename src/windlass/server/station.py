@@ -20,6 +20,7 @@ from windlass.server.app import create_app
 from windlass.server.limits import ServerLimits
 from windlass.server.listening import Listening
 from windlass.server.served import Served
+from windlass.server.signals import Signals
 from windlass.server.waits import Waits
 
 
@@ -72,11 +73,16 @@ class Station:
     def run(self, on_ready: Callable[[], None]) -> bool:
         """Serves until it is stopped; whether a signal did it. `on_ready` is called once the model is loaded.
 
-        Raises WindlassError where the model cannot be loaded.
+        The model computes in the thread that calls; requests are read and answered in others. Raises WindlassError
+        where the model cannot be loaded.
         """
-        self.service.start()
-        threading.Thread(target=self._watch, args=(on_ready,), name="windlass-ready", daemon=True).start()
-        self.listening.listen()
+        with Signals(self.listening.interrupt):
+            self.listening.start()
+            threading.Thread(target=self._watch, args=(on_ready,), name="windlass-ready", daemon=True).start()
+            # The model was opened in this thread. Computed in another, its threads would be two sets, each of which
+            # counts as too many for the processor and yields where it should spin.
+            self.service.run()
+            self.listening.wait()
         if self.service.failure is not None:
             raise WindlassError(str(self.service.failure)) from self.service.failure
         return self.listening.interrupted

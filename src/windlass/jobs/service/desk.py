@@ -149,8 +149,8 @@ class Desk:
             # Whoever listened is gone.
             self.withdraw(ticket)
 
-    def fail_running(self, error: WindlassError) -> None:
-        """The engine broke off: what ran has failed, and what waited is handed in again."""
+    def fail_running(self, error: WindlassError) -> int:
+        """The engine broke off: what ran has failed, and what waited is handed in again. How many have failed."""
         with self.lock:
             taken = [ticket for ticket in self._open.values() if ticket.taken]
             # Where nobody had a place yet, it broke on somebody who was to get one.
@@ -162,6 +162,7 @@ class Desk:
             self._recent.clear()
             self._state = None
         self._fail(failing, error)
+        return len(failing)
 
     def fail_all(self, error: WindlassError) -> None:
         """Nothing will be answered any more."""

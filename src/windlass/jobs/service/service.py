@@ -32,8 +32,9 @@ class Service:
     """Of one LLM, which nobody else may ask from now on. `version` is shown in the view.
 
     `state` is "loading" until the model is there, and again while it is loaded anew after an error of the machine
-    (StorageError, BudgetError, DeviceError), with which what ran fails; what waited goes on. It is "failed" when the
-    model cannot be loaded, or by a bug of ours, and then `failure` says why. No ticket is left without an end.
+    (StorageError, BudgetError, DeviceError) or a bug of ours, with which what ran fails; what waited goes on. It is
+    "failed" when the model cannot be loaded, or by a bug while nobody asked, and then `failure` says why. No ticket is
+    left without an end.
     """
 
     def __init__(self, llm: LLM, limits: Limits, version: str = "") -> None:
@@ -48,7 +49,7 @@ class Service:
         self._numbers = itertools.count()
         self._desk, self._last_pass = Desk(limits.max_queue), LastPass()
         self._outlook = Outlook(llm)
-        self._thread = threading.Thread(target=self._work, name="windlass-service", daemon=True)
+        self._beginning, self._begun, self._gone = threading.Lock(), False, threading.Event()
         llm.record(self._last_pass)
 
     @property
@@ -64,8 +65,20 @@ class Service:
         return self._desk.open_count()
 
     def start(self) -> None:
-        """Begins to load the model, and returns at once."""
-        self._thread.start()
+        """Begins to load the model in a thread of its own, and returns at once."""
+        threading.Thread(target=self.run, name="windlass-service", daemon=True).start()
+
+    def run(self) -> None:
+        """Loads the model and answers in the thread that calls, until it is closed or fails. Raises nothing.
+
+        The thread that opened the model is the fastest: OpenMP keeps a set of threads for each one that computes.
+        """
+        with self._beginning:
+            if self._begun or self.state == "closed":
+                return
+            self._begun = True
+        self._work()
+        self._gone.set()
 
     def wait(self) -> State:
         """Waits while it is loading; the state then."""
@@ -115,11 +128,12 @@ class Service:
     def close(self) -> None:
         """Stops after the pass in flight and frees the model; what is open fails. May be called twice."""
         self._desk.close()
-        if self._thread.is_alive():
-            self._thread.join()
-        elif self.state == "loading":  # it was never started
-            self._become("closed")
-            self.llm.close()
+        with self._beginning:
+            if not self._begun and self.state != "closed":
+                self._become("closed")
+                self.llm.close()
+        if self._begun:
+            self._gone.wait()
 
     def _refuse_unless_ready(self) -> None:
         if self.state == "loading":
@@ -158,20 +172,26 @@ class Service:
             LOG.error("the model could not be put away: %s", caught.error)
 
     def _serve(self) -> None:
-        """Until it is closed. Raises what a load raises, and bugs."""
-        self._plan = self.llm.prepare(self._workload)
+        """Until it is closed. Raises what a load raises, and a bug that nobody's question brought about."""
+        plan = self._plan = self.llm.prepare(self._workload)
         while not self._desk.closed:
             self._become("ready")
-            try:
+            with Caught() as caught:
                 for output in self.llm.serve(self._desk, self._workload):
                     self._desk.deliver(output)
-            except WindlassError as error:
-                LOG.warning("the model is loaded anew: %s", error)
-                self._become("loading")
-                self._desk.fail_running(error)
-                # A process that has run holds a little more than one that has not: planned anew, it might not fit.
-                self.llm.adopt(self._plan)
-                self.llm.prepare(self._workload)
+            if caught.error is not None:
+                self._load_anew(plan, caught.error)
+
+    def _load_anew(self, plan: Plan, error: Exception) -> None:
+        """What ran fails, so that a question that breaks the engine is not asked again."""
+        told = _told(error)
+        LOG.warning("the model is loaded anew: %s", told)
+        self._become("loading")
+        if not self._desk.fail_running(told) and told is not error:
+            raise told from error
+        # A process that has run holds a little more than one that has not: planned anew, it might not fit.
+        self.llm.adopt(plan)
+        self.llm.prepare(self._workload)
 
     def _ended(self, error: Exception | None) -> None:
         """Tells everybody, whatever it was that ended it."""
@@ -179,12 +199,17 @@ class Service:
             self._become("closed")
             self._desk.fail_all(NotReady("the service was closed before this was answered; ask again when it is back"))
             return
-        if not isinstance(error, WindlassError):
-            LOG.critical("the service ends by a bug", exc_info=error)
-            named = f"{type(error).__name__}: {error}"
-            error = WindlassError(
-                f"a bug of Windlass ended the service ({named:.200}); its log says more, please report it"
-            )
-        self.failure = error
+        self.failure = _told(error)
         self._become("failed")
-        self._desk.fail_all(error)
+        self._desk.fail_all(self.failure)
+
+
+def _told(error: Exception) -> WindlassError:
+    """What people are told of it: a bug goes to the log whole, and to them by its name."""
+    if isinstance(error, WindlassError):
+        return error
+    LOG.critical("a bug of the service", exc_info=error)
+    named = f"{type(error).__name__}: {error}"
+    return WindlassError(
+        f"a bug of Windlass broke off what ran ({named:.200}); the log of the service says more, please report it"
+    )
