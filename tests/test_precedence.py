@@ -18,7 +18,6 @@ from windlass.facts.workload import Workload
 TOKENS = 8
 GREEDY = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
 DRAWN = replace(GREEDY, temperature=1.0, logprobs=2, presence_penalty=0.7, repetition_penalty=1.2, top_p=0.95)
-ON_HOST = placement(0.0, 1.0, 1.0)
 PAGE = 8
 PROMPTS = random_prompts(20, 33, 18, 27, 9, 40)
 WORK = Workload(6, 40, TOKENS)
@@ -44,9 +43,9 @@ def llm(llama: tuple[Path, list[list[int]]]) -> Iterator[LLM]:
         yield llm
 
 
-def laid(llm: LLM, block: int, pages: int = 48, pass_tokens: int = 400) -> LLM:
-    """The model with so many places and pages of 8 tokens."""
-    plan = in_small_pages(llm, any_plan(llm, PROMPTS, TOKENS), ON_HOST, pass_tokens)
+def laid(llm: LLM, block: int, pages: int = 48, pass_tokens: int = 400, weights: float = 1.0) -> LLM:
+    """The model with so many places and pages of 8 tokens, and such a share of its weights in memory."""
+    plan = in_small_pages(llm, any_plan(llm, PROMPTS, TOKENS), placement(0.0, weights, 1.0), pass_tokens)
     llm.adopt(replace(plan, block_size=block, num_pages=pages))
     return llm
 
@@ -73,6 +72,17 @@ class TestReadingBeside:
         # The first reads its prompt whole, and the rows 16 tokens in each of the passes in which it speaks.
         assert read[0] == len(PROMPTS[0]) and read[1:6] == [16] * 5
         assert sum(read) == sum(len(PROMPTS[number]) for number in (0, 1, 3, 5))
+
+    def test_with_all_weights_at_hand_nobody_reads_more_in_a_pass_than_keeps_the_host_busy(
+        self, llm: LLM, llama: tuple[Path, list[list[int]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("windlass.engine.precedence.BUSY_TOKENS", 32)
+        for weights, most in ((1.0, 32), (0.5, sum(map(len, PROMPTS)))):
+            arrivals = ScriptedArrivals({0: [request(number, PROMPTS[number], GREEDY) for number in range(6)]})
+            assert tokens(served(laid(llm, 6, weights=weights), arrivals, WORK)) == dict(enumerate(llama[1]))
+            ends = {state.passes: state.prompt_tokens for state in arrivals.states}
+            read = [after - before for before, after in zip(ends.values(), [*ends.values()][1:], strict=False)]
+            assert (read[0], max(read), sum(read)) == (most, most, sum(map(len, PROMPTS)))
 
     def test_with_nobody_urgent_there_it_reads_all_it_can(self, llm: LLM) -> None:
         llm.adopt(replace(laid(llm, block=6).plan, micro_batch_tokens=16))

@@ -52,6 +52,9 @@ def test_no_candidate_exceeds_any_budget_and_none_is_faster_than_the_best(
         assert each.plan.disk_pages * page <= needs.offload
         assert each.plan.device_pages >= 0 and each.plan.num_pages >= each.plan.block_size
         assert each.forecast.seconds >= found.best.forecast.seconds
+        # A micro-batch wider than a pass takes room and does nothing.
+        most = each.plan.block_size * work.prompt_len
+        assert each.plan.micro_batch_tokens <= max(needs.micro_batch_tokens, most)
         assert not needs.block_size or each.plan.block_size == min(needs.block_size, work.num_prompts)
 
 

@@ -10,14 +10,10 @@ from windlass.facts.workload import Workload
 from windlass.kernels.page_store import PAGE_TOKENS
 from windlass.memory.page_file import free_bytes
 from windlass.memory.process_memory import available_bytes, resident_bytes, return_free_memory
+from windlass.planner.defaults import MICRO_BATCH_TOKENS, SHARE_OF_FREE
 from windlass.planner.search import Demands
 from windlass.units import MIB
 
-# Without a budget this share of what is free is used.
-SHARE_OF_FREE = 0.9
-# Wide enough for matrix products to reach their best rate, narrow enough for a layer's temporaries to stay in the last
-# cache: on 2 cores prefill reached 0.87 of the matrix rate at 512 and at 256, 0.84 at 1024.
-MICRO_BATCH_TOKENS = 512
 # A context with its kernels takes 0.5 to 0.7 GiB of a device.
 MOST_CONTEXT_BYTES = 768 * MIB
 

@@ -13,7 +13,7 @@ from windlass.engine.block_state import BlockCounts, BlockState, block_state
 from windlass.engine.engine import Engine
 from windlass.engine.line import Answers, Line, ListedLine
 from windlass.engine.measurements import Measurements
-from windlass.engine.precedence import Precedence, in_order, read_with_patience
+from windlass.engine.precedence import Precedence, in_order, reading_share
 from windlass.engine.row import RowSpan
 from windlass.engine.sampler import sample
 from windlass.engine.scanned_pass import ScannedPass
@@ -170,22 +170,22 @@ class Generation:
     def _due(self) -> list[tuple[Sequence, int]]:
         """Whose tokens go through the next pass, and how many at most: who decodes first, then who reads.
 
-        Of either, the urgent ones come first; while there are any, the others read few tokens.
+        Of either, the urgent ones come first; how much is read is up to `reading_share`.
         """
         running = in_order(self._running)
         scans = any(sequence.scans for sequence in self._running)
         room = self.engine.scored_tokens if scans else self.engine.plan.pass_tokens
         due = [(sequence, 1) for sequence in running if sequence.decodes][:room]
-        room -= len(due)
-        patient, most = read_with_patience(running, self.engine.plan.micro_batch_tokens)
-        left = room if most is None else most
+        share = reading_share(running, self.engine.plan, room - len(due), self._line.live)
+        room, patient_room = share.most, share.most_patient
         for sequence in running:
-            share = min(room, left) if sequence.number in patient else room
-            if share and not sequence.decodes and self._places.ready(sequence):
-                due.append((sequence, share))
-                read = min(share, sequence.tokens_left)
+            patient = sequence.number in share.patient
+            most = min(room, patient_room) if patient else room
+            if most and not sequence.decodes and self._places.ready(sequence):
+                due.append((sequence, most))
+                read = min(most, sequence.tokens_left)
                 room -= read
-                left -= read if sequence.number in patient else 0
+                patient_room -= read if patient else 0
         return due
 
     def _tell_phase(self, decoding: int) -> None:

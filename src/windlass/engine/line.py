@@ -14,9 +14,13 @@ Answers = list[Sequence]
 
 
 class Line(Protocol):
-    """`answers` has those to each request that has come and not ended, by its id."""
+    """`answers` has those to each request that has come and not ended, by its id.
+
+    `live`: others may come at any time, who should not have to wait long for a pass to end.
+    """
 
     answers: dict[str, Answers]
+    live: bool
 
     @property
     def closed(self) -> bool:
@@ -50,6 +54,8 @@ class Line(Protocol):
 
 class ListedLine:
     """Over requests that are asked for one by one, as places fall free: they come in in their order."""
+
+    live = False
 
     def __init__(self, requests: Iterable[Answers]) -> None:
         self.answers: dict[str, Answers] = {}
@@ -87,6 +93,8 @@ class LiveLine:
 
     `admit` makes the answers to a request, or raises UsageError: then it is refused, and the others go on.
     """
+
+    live = True
 
     def __init__(self, arrivals: Arrivals, admit: Callable[[Request], Answers]) -> None:
         self.answers: dict[str, Answers] = {}

@@ -5,6 +5,7 @@ while there is room, so going on costs little; where there is none, its tokens a
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from windlass.engine.places import Places
 from windlass.engine.sequence import Sequence as Answer
@@ -12,6 +13,9 @@ from windlass.facts.plan import Plan
 
 URGENT = 0
 """The priority of whoever waits for an answer; what has a greater one can wait."""
+
+BUSY_TOKENS = 256
+"""From fewer rows on, 128 on two cores (docs/benchmarks.md, "Fewer bytes"), a host's products are at their fastest."""
 
 
 class Precedence:
@@ -63,16 +67,29 @@ def in_order(running: Iterable[Answer]) -> list[Answer]:
     return sorted(running, key=lambda sequence: urgency[sequence.number])
 
 
-def read_with_patience(running: Sequence[Answer], micro_batch_tokens: int) -> tuple[frozenset[int], int | None]:
-    """Numbers of those who read with patience beside urgent ones, and how many tokens they read in a pass together.
+@dataclass(frozen=True, slots=True)
+class ReadingShare:
+    """How many tokens of prompts a pass reads: `most` in all, `most_patient` of those whose number is in `patient`."""
 
-    A pass that reads many prompts may take seconds, for which whoever waits for the next word waits too. None: as many
-    as there is room for, since nobody urgent is there. Chunked prefill bounds the same in Sarathi-Serve (Agrawal et
-    al., OSDI 2024, section 4).
+    most: int
+    patient: frozenset[int]
+    most_patient: int
+
+
+def reading_share(running: Iterable[Answer], plan: Plan, room: int, live: bool) -> ReadingShare:
+    """Of a pass with room for `room` tokens beside those that decode.
+
+    A pass that reads many prompts may take seconds, for which whoever waits for the next word waits too, and whoever
+    asks meanwhile. Chunked prefill bounds it (Sarathi-Serve, Agrawal et al., OSDI 2024, section 4): beside urgent
+    ones the others read a micro-batch; and where others may come (`live`) and the host computes with weights that are
+    all there, nobody reads more in a pass than keeps its cores busy. Weights that are streamed are used by as many
+    tokens as there are.
     """
     urgency = _urgency(running)
     patient = frozenset(number for number, priority in urgency.items() if priority > URGENT)
-    return patient, micro_batch_tokens if len(patient) < len(urgency) else None
+    at_hand = plan.host is None and not plan.streamed_bytes and not plan.experts_travel
+    most = min(room, BUSY_TOKENS) if live and at_hand else room
+    return ReadingShare(most, patient, min(most, plan.micro_batch_tokens) if len(patient) < len(urgency) else most)
 
 
 def _urgency(running: Iterable[Answer]) -> dict[int, int]:

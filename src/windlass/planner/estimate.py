@@ -12,17 +12,15 @@ from windlass.facts.footprint import Footprint
 from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
 from windlass.facts.workload import Workload
+from windlass.planner.defaults import MICRO_BATCH_TOKENS, SHARE_OF_FREE
 from windlass.planner.rule import Demands
 from windlass.units import MIB
 
 HIDDEN_ROWS, INNER_ROWS = 8, 3
 # What torch's allocator and libraries add to the temporaries themselves.
 LEAST_ACTIVATIONS = 16 * MIB
-# Without a budget this share of a memory is used, as a run does (engine.budgets).
-SHARE_OF_FREE = 0.9
 # A CUDA context and its kernels; a run measures it.
 DEVICE_CONTEXT = 500 * MIB
-MICRO_BATCH_TOKENS = 512
 PAGE_TOKENS = 64
 
 

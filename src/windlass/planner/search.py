@@ -185,7 +185,7 @@ class _Tried:
         return replace(measured, micro_batch_tokens=width, activations=max(LEAST_ACTIVATIONS, activations))
 
     def plan(self, choice: Choice) -> Plan | None:
-        """What the choice comes to, or None where keys and values have no place."""
+        """What the choice comes to, or None where keys and values have no place or micro-batches exceed a pass."""
         asked, pages = self.asked(choice.width), pages_of(self.workload, self.demands, choice.block)
         here, there = round(choice.device * pages), round(choice.host * pages)
         if asked.host_budget is None:
@@ -195,10 +195,14 @@ class _Tried:
         if on_disk * page_bytes(self.model, asked) > asked.offload:
             return None
         division = Division(choice.block, there, on_disk, None, choice.ring_slices)
-        if choice.passes > 1:
-            whole = divided(self.model, self.workload, asked, division).pass_tokens
-            division = replace(division, pass_tokens=max(choice.block, choice.width, -(-whole // choice.passes)))
         plan = divided(self.model, self.workload, asked, division)
+        whole = plan.pass_tokens
+        # More rows than a pass has would only take room from the weights.
+        if choice.width > max(whole, self.demands.micro_batch_tokens):
+            return None
+        if choice.passes > 1:
+            shorter = max(choice.block, choice.width, -(-whole // choice.passes))
+            plan = divided(self.model, self.workload, asked, replace(division, pass_tokens=shorter))
         return replace(plan, micro_batch_sequences=choice.decode_rows)
 
 
