@@ -56,6 +56,7 @@ class Nursery:
     """Starts processes of the program, one at a time."""
 
     def __init__(self) -> None:
+        self._child: int | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
@@ -66,7 +67,8 @@ class Nursery:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([endless, command]) + "\n")
         self._process.stdin.flush()
-        return int(self._told())
+        self._child = int(self._told())
+        return self._child
 
     def has_ended(self, within: float) -> bool:
         """Whether it ended within so many seconds."""
@@ -74,9 +76,13 @@ class Nursery:
 
     def ended(self) -> int:
         """How it ended, once it has: its exit code, or the negative number of a signal."""
-        return int(self._told())
+        ending, self._child = int(self._told()), None
+        return ending
 
     def close(self) -> None:
+        """Ends a process that a test which has failed has left."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
