@@ -5,6 +5,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,16 +72,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         KERNELS.mkdir(parents=True, exist_ok=True)
         copy_kernels(folder / "native", KERNELS)
         for source in {path.name.split("-")[0] for path in KERNELS.glob("*.so")}:
-            for path in sorted(KERNELS.glob(f"{source}-*.so"), key=os.path.getmtime)[:-KEPT_OF_A_SOURCE]:
+            for path in sorted(KERNELS.glob(f"{source}-*.so"), key=changed)[:-KEPT_OF_A_SOURCE]:
                 path.unlink(missing_ok=True)
+
+
+def changed(path: Path) -> float:
+    """When a file was written; long ago, where another session has just removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def copy_kernels(source: Path, target: Path) -> None:
     """Those that are not there yet; by a rename, since several sessions may do so at once."""
     for path in source.glob("*.so"):
         if not (target / path.name).exists():
-            copy = shutil.copy2(path, target / f"{path.name}.{os.getpid()}")
-            os.replace(copy, target / path.name)
+            with suppress(FileNotFoundError):  # another session may have removed it
+                copy = shutil.copy2(path, target / f"{path.name}.{os.getpid()}")
+                os.replace(copy, target / path.name)
 
 
 @pytest.fixture(autouse=True)

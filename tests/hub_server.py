@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 from huggingface_hub import close_session, constants
 
 NAME = "org/tiny"
+# A test that hangs fails after so many seconds; no other test depends on it.
+PATIENCE = 300
 
 
 class Repository:
@@ -56,6 +59,16 @@ class Repository:
         if name.endswith(".safetensors"):
             entry["lfs"] = {"sha256": self.etag(name), "size": size, "pointerSize": 130}
         return entry
+
+
+class Hub(ThreadingHTTPServer):
+    """What it has sent and nobody has read is little, whatever the system would hold for it."""
+
+    request_queue_size = 64
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        super().server_bind()
 
 
 class Exchange(BaseHTTPRequestHandler):
@@ -132,7 +145,7 @@ class Exchange(BaseHTTPRequestHandler):
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """A hub with one repository, and an empty cache. `stop()` takes it off the network."""
     repository = Repository()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Exchanged", (Exchange,), {"repository": repository}))
+    server = Hub(("127.0.0.1", 0), type("Exchanged", (Exchange,), {"repository": repository}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     endpoint, cache = f"http://127.0.0.1:{server.server_port}", tmp_path / "home" / "hub"
@@ -141,6 +154,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNam
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, PATIENCE)
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
     close_session()

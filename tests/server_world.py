@@ -1,8 +1,10 @@
 """A server on a free port of loopback, around the model in the box with a chat template, and OpenAI's own clients."""
 
 import json
+import math
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from windlass.server.limits import ServerLimits
 from windlass.server.station import BatchOrders, Doors, Station
 
 MODEL, KEY = "box", "sesame"
+# A test that hangs fails after so many seconds; no other test depends on it.
+PATIENCE = 300.0
 TEMPLATE = (
     "{% if tools %}Tools: {% for tool in tools %}{{ tool.function.name }} {% endfor %}\n{% endif %}"
     "{% for message in messages %}{{ message.role }}: {{ message.content }}"
@@ -43,31 +47,41 @@ def model_with_template(folder: Path, template: str | None = TEMPLATE) -> Path:
 
 
 class Held:
-    """Stops the service before each output of the engine that it hands on, until it is told to go."""
+    """Stops the service before each output of the engine that it hands on, until it is told to go.
+
+    An output is what a pass drew for one question. So many of them are let through by `allow`, and no more: however
+    fast the service is and however slow the test, it stands between the same two.
+    """
 
     def __init__(self, llm: LLM) -> None:
-        self._serve, self._go = llm.serve, threading.Event()
-        self._go.set()
+        self._serve, self._turn = llm.serve, threading.Condition()
+        self._allowed = math.inf
 
     def serve(self, *arguments: Any) -> Iterator[RequestOutput]:
         for output in self._serve(*arguments):
-            assert self._go.wait(60)
+            with self._turn:
+                assert self._turn.wait_for(lambda: self._allowed > 0, PATIENCE)
+                self._allowed -= 1
             yield output
 
     def stop(self) -> None:
-        self._go.clear()
+        self.allow(0)
 
     def go(self) -> None:
-        self._go.set()
+        self.allow(math.inf)
+
+    def allow(self, outputs: float) -> None:
+        with self._turn:
+            self._allowed = outputs
+            self._turn.notify()
 
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Waits for what another thread is about to do."""
-    for _ in range(6000):
-        if holds():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not come about")
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
 
 
 class Server:
@@ -107,13 +121,15 @@ class Server:
 
     def start(self) -> "Server":
         self._thread.start()
-        assert self._ready.wait(60)
+        assert self._ready.wait(PATIENCE)
         return self
 
     def stop(self) -> None:
-        self.held.go()
+        """What `held` has stopped goes on when the service takes nothing more, so that only the pass in flight ends."""
         self.station.listening.end()
-        self._thread.join(60)
+        eventually(lambda: self.station.service._desk.closed)
+        self.held.go()
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
 
     def discard(self) -> None:
@@ -130,7 +146,7 @@ class Server:
     def http(self, **headers: str) -> httpx2.Client:
         """A plain client, with the key."""
         given = {"Authorization": f"Bearer {KEY}"} | {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx2.Client(base_url=self.url, headers=given, timeout=60)
+        return httpx2.Client(base_url=self.url, headers=given, timeout=PATIENCE)
 
 
 @contextmanager

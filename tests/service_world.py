@@ -14,7 +14,7 @@ from windlass.jobs.service.service import Service
 from windlass.jobs.service.ticket import Ticket
 
 # A test that hangs fails after so many seconds; no other test depends on it.
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 class Hearer:

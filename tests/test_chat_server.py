@@ -156,7 +156,7 @@ def test_an_answer_that_is_stopped_frees_its_place_on_the_server(server: Server,
         heard += [event.text] if isinstance(event, AnswerText) else []
     assert isinstance(event, Notice) and event.lines == ("stopped",)
     assert talk.conversation.exchanges == (("Hi", "".join(heard)),)
-    assert server.gone.wait(30), "the server notices that nobody listens"
+    assert server.gone.wait(300), "the server notices that nobody listens"
 
 
 @pytest.mark.parametrize(

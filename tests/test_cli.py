@@ -336,9 +336,10 @@ def test_version_is_that_of_the_package() -> None:
 
 
 def test_a_reader_that_leaves_early_hears_no_complaint() -> None:
-    with subprocess.Popen(
-        process("version"), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdout is not None and writer.stderr is not None
-        writer.stdout.close()
-        assert (writer.stderr.read(), writer.wait()) == ("", 1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        ran = subprocess.run(
+            process("version"), env=environment(), stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ran.stderr, ran.returncode) == ("", 1)

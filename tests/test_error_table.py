@@ -408,10 +408,12 @@ class TestAProcessOfItsOwn:
         assert ran.returncode == code and "Traceback" not in ran.stderr and "Exception" not in ran.stderr
 
     def test_closed_pipe(self) -> None:
-        with process("--help", stdout=subprocess.PIPE) as ran:
-            assert ran.stdout is not None and ran.stderr is not None
-            ran.stdout.close()
-            assert (ran.stderr.read(), ran.wait()) == ("", 1)
+        """Closed before the process begins: it might else write all it has before anybody closes anything."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "wb") as pipe, process("--help", stdout=pipe) as ran:
+            _, err = ran.communicate()
+        assert (err, ran.returncode) == ("", 1)
 
     @pytest.mark.parametrize("module", ["typer", "windlass.cli.batch", "rich", "dataclasses"])
     def test_ctrl_c_while_the_verbs_are_imported(self, module: str) -> None:

@@ -24,6 +24,7 @@ from windlass.planner.residency import keep_only
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
 PROMPT = {"prompt_token_ids": [5, 6, 7]}
+OTHERS = set[threading.Thread]()
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,16 @@ def arenas(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Arena]]:
     return made
 
 
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Threads that tests before this one have left are none of its own."""
+    OTHERS.clear()
+    OTHERS.update(threading.enumerate())
+
+
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("windlass-")]
+    alive = [thread for thread in threading.enumerate() if thread not in OTHERS]
+    return [thread.name for thread in alive if thread.name.startswith("windlass-")]
 
 
 def nothing_is_left(arenas: list[weakref.ref[Arena]]) -> None:

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from server_world import model_with_template
+from server_world import PATIENCE, model_with_template
 from windlass.cli.main import app
 from windlass.cli.serve_flags import ServeFlags
 from windlass.jobs.service.limits import Limits
@@ -83,12 +83,13 @@ def test_it_says_where_it_listens_answers_and_ends_at_a_signal(
         assert process.stdout is not None and process.stderr is not None
         told = json.loads(process.stdout.readline())
         assert (told["model"], told["state"]) == ("box", "ready")
-        with httpx2.Client(base_url=told["url"], headers={"Authorization": "Bearer sesame"}) as http:
+        headers = {"Authorization": "Bearer sesame"}
+        with httpx2.Client(base_url=told["url"], headers=headers, timeout=PATIENCE) as http:
             answer = http.post("/v1/completions", json={"prompt": "O", "max_tokens": 2, "model": "box"})
             assert answer.status_code == 200
             assert http.get("/v1/batches").json()["data"] == []
         process.send_signal(ending)
-        out, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
     assert f"{told['url']}/v1" in said
     assert "curl " in said
@@ -100,7 +101,7 @@ def test_it_says_where_it_listens_answers_and_ends_at_a_signal(
 def test_a_budget_that_is_too_small_ends_it_with_the_reason(model: Path) -> None:
     command = [sys.executable, "-m", "windlass", "serve", str(model), "--port", "0", "-q", "--host-memory", "1MiB"]
     environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
-    ended = subprocess.run(command, env=environ, text=True, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=environ, text=True, capture_output=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     [*_, line] = ended.stderr.splitlines()
     assert "the budget is 1.00 MiB" in line

@@ -12,7 +12,7 @@ from typing import Any
 import openai
 import pytest
 
-from server_world import MODEL, Server, eventually, model_with_template, running
+from server_world import MODEL, PATIENCE, Server, eventually, model_with_template, running
 from windlass import LLM, SamplingParams, UsageError
 from windlass.server.limits import ServerLimits
 
@@ -69,8 +69,9 @@ def server(model: Path, jobs: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> openai.OpenAI:
-    return server.client()
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with server.client() as client:
+        yield client
 
 
 def test_answers_and_errors_come_in_files_of_their_own(client: openai.OpenAI, model: Path) -> None:
@@ -103,17 +104,22 @@ def test_batches_are_listed_the_latest_first_and_leafed_through(client: openai.O
 
 
 def test_a_person_is_answered_while_a_batch_waits_its_turn(server: Server, client: openai.OpenAI) -> None:
+    server.held.stop()
     batch = sent(client, *(completion(str(number), "O", max_tokens=200, ignore_eos=True) for number in range(40)))
     eventually(lambda: client.batches.retrieve(batch.id).status == "in_progress")
-    assert client.completions.create(model=MODEL, prompt="O", max_tokens=3).usage is not None
+    person = client.completions.create(model=MODEL, prompt="O", max_tokens=3, stream=True)
+    server.held.allow(6000)  # of the 8000 that the batch draws
+    assert [piece.choices[0].finish_reason for piece in person][-1] == "length"
     with server.http() as http:
         [told, *_] = http.get("/windlass/state").json()["jobs"]
-    assert (told["id"], told["total"]) == (batch.id, 40)
+    assert (told["id"], told["status"], told["total"]) == (batch.id, "in_progress", 40)
     client.batches.cancel(batch.id)
     ended(client, batch)
+    server.held.go()
 
 
 def test_what_was_answered_before_a_batch_was_cancelled_can_be_fetched(server: Server, client: openai.OpenAI) -> None:
+    server.held.allow(1000)  # of the 2400 that the batch draws
     batch = sent(client, *(completion(str(number), "O", max_tokens=60, ignore_eos=True) for number in range(40)))
     eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
     assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
@@ -122,6 +128,7 @@ def test_what_was_answered_before_a_batch_was_cancelled_can_be_fetched(server: S
     assert 0 < done.request_counts.completed < 40
     assert len(lines(client, done.output_file_id)) == done.request_counts.completed
     assert client.batches.cancel(batch.id).status == "cancelled"
+    server.held.go()
     eventually(lambda: server.station.service.open_tickets == 0)
 
 
@@ -191,16 +198,16 @@ def test_a_file_that_a_batch_reads_is_not_deleted(server: Server, client: openai
 def test_a_server_that_was_stopped_goes_on_where_it_was(model: Path, tmp_path: Path) -> None:
     rows = [completion(str(number), "O", max_tokens=20, ignore_eos=True) for number in range(30)]
     first = Server(model, jobs=tmp_path)
-    with running(first):
-        batch = sent(first.client(), *rows)
-        later = sent(first.client(), completion("later", "O"))
-        eventually(lambda: first.client().batches.retrieve(batch.id).request_counts.completed > 0)
+    first.held.allow(300)  # of the 600 that the rows draw
+    with running(first), first.client() as client:
+        batch = sent(client, *rows)
+        eventually(lambda: client.batches.retrieve(batch.id).request_counts.completed > 0)
+        later = sent(client, completion("later", "O"))
     records = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "batches").glob("*.json")}
     assert records[batch.id]["status"] == "in_progress"
-    second = Server(model, jobs=tmp_path)
-    with running(second):
-        done, after = (ended(second.client(), each) for each in (batch, later))
-        answers = lines(second.client(), done.output_file_id)
+    with running(Server(model, jobs=tmp_path)) as second, second.client() as client:
+        done, after = (ended(client, each) for each in (batch, later))
+        answers = lines(client, done.output_file_id)
     assert (done.status, after.status, done.request_counts.completed) == ("completed", "completed", 30)
     assert len(answers) == 30
     assert {row["custom_id"] for row in answers} == {row["custom_id"] for row in rows}
@@ -251,4 +258,4 @@ def served(model: Path, jobs: Path) -> Iterator[tuple[subprocess.Popen[str], ope
         url = json.loads(process.stdout.readline())["url"]
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             yield process, client
-        process.wait(60)
+        process.wait(PATIENCE)

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from server_world import KEY, Server, model_with_template, running
+from server_world import KEY, PATIENCE, Server, model_with_template, running
 from windlass.jobs.service.limits import Limits
 
 HEADERS = {"Authorization": f"Bearer {KEY}"}
@@ -68,7 +68,7 @@ def keeps_its_word(document: Any, label: str, examples: int) -> None:
         @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
         @given(strategy)
         def asked(case: Any) -> None:
-            answer = case.call(headers=HEADERS, timeout=60)
+            answer = case.call(headers=HEADERS, timeout=PATIENCE)
             case.validate_response(answer, checks=CHECKS)
             if answer.status_code >= 400:
                 assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from server_world import KEY, MODEL, Server, eventually, model_with_template, running
+from server_world import KEY, MODEL, PATIENCE, Server, eventually, model_with_template, running
 from windlass.errors import UsageError
 from windlass.jobs.service.limits import Limits
 from windlass.server.addresses import Addresses, bound_socket, is_loopback
@@ -70,7 +70,7 @@ def streams(held: Server) -> Iterator[Callable[[], Any]]:
 @pytest.mark.parametrize("given", ["", "Bearer wrong", "Bearer", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"])
 def test_without_the_right_key_nothing_is_told(server: Server, given: str) -> None:
     headers = {"Authorization": given.encode("latin-1")} if given else {}
-    with httpx2.Client(base_url=server.url) as http:
+    with httpx2.Client(base_url=server.url, timeout=PATIENCE) as http:
         for method, path in LOCKED:
             answer = http.request(method, path, headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), path
@@ -78,12 +78,15 @@ def test_without_the_right_key_nothing_is_told(server: Server, given: str) -> No
 
 
 def test_the_client_knows_its_key_is_wrong(server: Server) -> None:
-    with pytest.raises(openai.AuthenticationError, match="the API key is wrong"):
-        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0).models.list()
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match="the API key is wrong"),
+    ):
+        client.models.list()
 
 
 def test_health_the_page_and_the_interface_need_no_key(server: Server) -> None:
-    with httpx2.Client(base_url=server.url) as http:
+    with httpx2.Client(base_url=server.url, timeout=PATIENCE) as http:
         assert [http.get(path).status_code for path in ("/health", "/", "/docs", "/openapi.json")] == [200] * 4
 
 
@@ -137,15 +140,17 @@ def test_a_body_is_counted_while_it_comes_whatever_its_header_says(server: Serve
 
 
 def test_a_body_that_stops_coming_is_given_up_and_leaves_its_share(model: Path) -> None:
+    """Head and body go in one piece: between two of them a busy machine may make a pause of its own."""
     limits = ServerLimits(body_pause=0.1, max_requests_per_key=1)
+    body = b'{"prompt": "O", "max_tokens": 1}'
     with running(Server(model, limits=limits)) as server:
         port = int(server.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as slow, slow.makefile("rb") as told:
-            head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-            slow.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
-            assert told.readline().split()[1] == b"408"
-        with server.http() as http:
-            assert http.post("/v1/completions", json={"prompt": "O", "max_tokens": 1}).status_code == 200
+        for sent, status in ((b"{", b"408"), (body, b"200")):
+            with socket.create_connection(("127.0.0.1", port)) as client, client.makefile("rb") as told:
+                head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+                head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                client.sendall(head.encode() + sent)
+                assert told.readline().split()[1] == status
 
 
 def test_a_silent_stream_says_that_it_is_there(held: Server) -> None:
@@ -162,15 +167,16 @@ def test_a_full_queue_is_429_with_the_time_to_come_again(held: Server, streams: 
     for waiting in (0, 1, 2):
         streams()
         eventually(lambda waiting=waiting: held.station.service.view().queue.waiting == waiting)
-    with pytest.raises(openai.RateLimitError, match="2 questions wait, 2 may") as caught:
-        held.client().completions.create(**LONG)
+    refused = pytest.raises(openai.RateLimitError, match="2 questions wait, 2 may")
+    with held.client() as client, refused as caught:
+        client.completions.create(**LONG)
     assert int(caught.value.response.headers["retry-after"]) >= 1
     assert caught.value.code == "rate_limit_exceeded"
 
 
 def test_of_a_request_of_many_prompts_all_are_taken_or_none(held: Server) -> None:
-    with pytest.raises(openai.RateLimitError):
-        held.client().completions.create(model=MODEL, prompt=["O"] * 9)
+    with held.client() as client, pytest.raises(openai.RateLimitError):
+        client.completions.create(model=MODEL, prompt=["O"] * 9)
     assert held.station.service.open_tickets == 0
 
 

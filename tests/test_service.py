@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import greedy_answers, random_model, random_prompts, save
-from service_world import Gate, asked, served
+from service_world import PATIENCE, Gate, asked, served
 from windlass.engine.llm import LLM
 from windlass.errors import NotReady, QueueFull, RequestError, UsageError
 from windlass.facts.sampling_params import SamplingParams
@@ -50,7 +50,7 @@ def test_a_question_that_comes_later_joins_those_that_run(llama: tuple[Path, lis
     gate = Gate()
     with served(LLM(folder), LIMITS) as service:
         service.ask(Question(tuple(PROMPTS[0]), GREEDY), gate)
-        assert gate.reached.wait(60)
+        assert gate.reached.wait(PATIENCE)
         _, later = asked(service, PROMPTS[1], replace(GREEDY, max_tokens=2))
         gate.open.set()
         assert later.answers() == [expected[1][:2]]
@@ -62,7 +62,7 @@ def test_whoever_goes_away_hears_no_more_and_frees_the_place(llama: tuple[Path, 
     gate = Gate()
     with served(LLM(folder), replace(LIMITS, max_num_seqs=1)) as service:
         first = service.ask(Question(tuple(PROMPTS[0]), replace(GREEDY, max_tokens=100)), gate)
-        assert gate.reached.wait(60)
+        assert gate.reached.wait(PATIENCE)
         _, waiting = asked(service, PROMPTS[1], GREEDY)
         never, unheard = asked(service, PROMPTS[2], GREEDY)
         assert service.cancel(first) and service.cancel(never) and not service.cancel(never)
@@ -88,7 +88,7 @@ def test_a_full_queue_says_when_to_ask_again(llama: tuple[Path, list[list[int]]]
     gate = Gate()
     with served(LLM(llama[0]), Limits(max_num_seqs=1, max_queue=2, max_model_len=128)) as service:
         service.ask(Question((1, 2), GREEDY), gate)
-        assert gate.reached.wait(60)
+        assert gate.reached.wait(PATIENCE)
         rows = [asked(service, prompt, GREEDY, priority=1)[1] for prompt in PROMPTS[:2]]
         with pytest.raises(QueueFull, match=r"2 questions wait, 2 may") as full:
             asked(service, PROMPTS[2], GREEDY, priority=1)
@@ -114,7 +114,7 @@ def test_closing_ends_after_the_pass_in_flight_and_tells_who_is_open(llama: tupl
     gate = Gate()
     with served(LLM(llama[0]), replace(LIMITS, max_num_seqs=1)) as service:
         service.ask(Question((1, 2), replace(GREEDY, max_tokens=100)), gate)
-        assert gate.reached.wait(60)
+        assert gate.reached.wait(PATIENCE)
         _, waiting = asked(service, PROMPTS[0], GREEDY)
         service._desk.close()
         gate.open.set()

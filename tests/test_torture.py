@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,15 +25,25 @@ SOURCE = Path(__file__).resolve().parent.parent / "src"
 ROWS, TOKENS = 12, 48
 KILLS = 3
 
-# Reads a command line as JSON, forks, runs it in the child; tells the child's number, and later how it ended.
-NURSERY = """
-import json, os, sys
+# Reads a command line as JSON, forks, runs it in the child; tells the child's number, and later how it ended. One that
+# is to be killed never finishes its last rows: however late the kill comes, it comes before the end.
+NURSERY = f"""ROWS = {ROWS}
+import json, os, signal, sys
 import windlass.jobs.batch.begin, windlass.jobs.batch.run
 from windlass.cli.main import app
+from windlass.jobs.batch.journal import Journal
+finish = Journal.finish
+def waits_for_its_end(journal, done=(), *rest, **facts):
+    while journal.counts().finished + len(done) >= ROWS:
+        signal.pause()
+    finish(journal, done, *rest, **facts)
 for line in sys.stdin:
     child = os.fork()
     if not child:
-        sys.argv = ["windlass", *json.loads(line)]
+        endless, command = json.loads(line)
+        if endless:
+            Journal.finish = waits_for_its_end
+        sys.argv = ["windlass", *command]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         app(prog_name="windlass")
         os._exit(0)
@@ -47,17 +56,19 @@ class Nursery:
     """Starts processes of the program, one at a time."""
 
     def __init__(self) -> None:
+        self._child: int | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(SOURCE)},
         )  # fmt: skip
 
-    def start(self, command: Sequence[str]) -> int:
-        """The number of the new process."""
+    def start(self, command: Sequence[str], endless: bool = False) -> int:
+        """The number of the new process; an endless one waits before its last rows until it is killed."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.write(json.dumps([endless, command]) + "\n")
         self._process.stdin.flush()
-        return int(self._told())
+        self._child = int(self._told())
+        return self._child
 
     def has_ended(self, within: float) -> bool:
         """Whether it ended within so many seconds."""
@@ -65,9 +76,13 @@ class Nursery:
 
     def ended(self) -> int:
         """How it ended, once it has: its exit code, or the negative number of a signal."""
-        return int(self._told())
+        ending, self._child = int(self._told()), None
+        return ending
 
     def close(self) -> None:
+        """Ends a process that a test which has failed has left."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
@@ -107,15 +122,12 @@ def test_a_job_that_is_killed_again_and_again_has_each_row_once_with_the_tokens_
     questions.write_text("".join(json.dumps({"prompt": prompt} | wanted) + "\n" for prompt in prompts))
     command = ["batch", str(model), "-i", str(questions), "-o", str(answers), "--block-size", "2", "-q"]
     command += ["--checkpoint-every", "5", "--device", "cpu"]
-    killed = 0
     for at in sorted(draw.sample(range(1, ROWS - 1), k=KILLS)):
-        process = nursery.start(command)
-        while not nursery.has_ended(within=0.002) and finished_rows(JobPlace(answers)) < at:
-            pass
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-        killed += nursery.ended() == -signal.SIGKILL
-    assert killed
+        process = nursery.start(command, endless=True)
+        while finished_rows(JobPlace(answers)) < at:
+            assert not nursery.has_ended(within=0.002), nursery.ended()
+        os.kill(process, signal.SIGKILL)
+        assert nursery.ended() == -signal.SIGKILL
     nursery.start(command)
     assert nursery.ended() == 0
     rows = [json.loads(line) for line in answers.read_text().splitlines()]

@@ -1,5 +1,6 @@
 """What the lanes tell while a model runs: each step of the schedule once, in order, no lane in two places at once."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle, islice, pairwise
@@ -26,6 +27,20 @@ GREEDY = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
 EPSILON = 1e-6
 
 Run = tuple[list[TimeSpan], Plan, RunReport]
+Recorded = tuple[list[TimeSpan], Plan, RunReport, defaultdict[str, float]]
+
+
+class Counting(Trace):
+    """Counts too how long each lane was busy with what it told of since the first pass, none of it cut off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = defaultdict[str, float](float)
+
+    def add(self, lane: str, name: str, start: float, end: float) -> None:
+        super().add(lane, name, start, end)
+        if self._zero is not None:
+            self.told[lane] += end - start
 
 
 def run(folder: Path, wanted: Placement | None, trace: Trace, row_on_host: bool = False, **settings: object) -> Run:
@@ -60,11 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param("cuda", marks=pytest.mark.gpu),
     ],
 )
-def recorded(request: pytest.FixtureRequest, folder: Path) -> Run:
+def recorded(request: pytest.FixtureRequest, folder: Path) -> Recorded:
     halves, thirds = placement(0.4, 0.6, 0.5), placement(0.3, 0.3, 0.3, 0.3)
     places = {"device and host": halves, "device, host and disk": thirds, "row on host": halves, "cuda": halves}
     device = {"device": "cuda", "gpu_memory": "2GiB"} if request.param == "cuda" else {}
-    return run(folder, places.get(request.param), Trace(), request.param == "row on host", **device)
+    trace = Counting()
+    return *run(folder, places.get(request.param), trace, request.param == "row on host", **device), trace.told
 
 
 def computed(spans: Sequence[TimeSpan]) -> list[str]:
@@ -72,25 +88,26 @@ def computed(spans: Sequence[TimeSpan]) -> list[str]:
     return [name for name in names if not name.endswith(WENT_ON) and name != "compute embedding"]
 
 
-def test_every_step_of_the_schedule_is_computed_once_a_pass_and_in_its_order(recorded: Run) -> None:
-    spans, plan, report = recorded
+def test_every_step_of_the_schedule_is_computed_once_a_pass_and_in_its_order(recorded: Recorded) -> None:
+    spans, plan, report, _ = recorded
     rows = [sum(LENGTHS), *[len(LENGTHS)] * (TOKENS - 1)]
     steps = [step for tokens in rows for step in schedule(plan, tokens, len(LENGTHS)).steps if step.op is Op.COMPUTE]
     assert computed(spans) == [step_name(plan, step) for step in steps]
     assert report.prefill_passes + report.decode_passes == len(rows)
 
 
-def test_no_lane_does_two_things_at_once(recorded: Run) -> None:
-    spans, _, _ = recorded
+def test_no_lane_does_two_things_at_once(recorded: Recorded) -> None:
+    spans, _, _, _ = recorded
     for lane in LANES:
         own = [span for span in spans if span.lane == lane]
         assert all(before.end <= after.start + EPSILON for before, after in pairwise(own)), lane
 
 
-def test_a_lane_is_busy_for_as_long_as_the_report_says(recorded: Run) -> None:
+def test_a_lane_is_busy_for_as_long_as_the_report_says(recorded: Recorded) -> None:
     """The report counts within passes only, calls all compute that is no wait, and counts work whole that one passes
-    into: the trace cuts off what was under way when the first pass began and when the last call ended."""
-    spans, plan, report = recorded
+    into: the trace cuts off what was under way when the first pass began and when the last call ended. On a busy
+    machine a pretended link may carry more than that within a pass, of what it had been asked for before."""
+    spans, plan, report, whole = recorded
     passes = report.prefill_seconds + report.decode_seconds
     for lane in LANES:
         own = [span for span in spans if span.lane == lane]
@@ -100,12 +117,12 @@ def test_a_lane_is_busy_for_as_long_as_the_report_says(recorded: Run) -> None:
             # A device goes on while the host waits, so there only the passes themselves are a limit.
             assert 0 < told <= (passes if plan.device.startswith("cuda") else counted) + EPSILON
         elif lane != "disk" or "keys and values" not in {span.name for span in spans}:
-            assert told + 2 * longest >= counted - EPSILON * len(spans), lane
+            assert max(told + 2 * longest, whole[lane]) >= counted - EPSILON * len(spans), lane
         assert told <= max(span.end for span in spans) + EPSILON, lane
 
 
-def test_time_begins_with_the_first_pass(recorded: Run) -> None:
-    spans, _, report = recorded
+def test_time_begins_with_the_first_pass(recorded: Recorded) -> None:
+    spans, _, report, _ = recorded
     assert min(span.start for span in spans) >= 0
     assert min(span.start for span in spans if span.lane == "compute") < report.prefill_seconds
 

@@ -2,11 +2,16 @@
 // request to any other host. Every test that opens a page closes it by `check`.
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { after, afterEach, before } from "node:test";
 import { chromium } from "playwright-core";
 import { KEY } from "./server.mjs";
 
 export const URL_OF_SERVER = process.env.PAGE_URL ?? "http://127.0.0.1:8000/";
+
+/** Milliseconds after which a test that waits has failed; how long one that passes takes does not depend on it. */
+const PATIENCE = 120_000;
 
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = [
@@ -59,7 +64,7 @@ async function openPage(browser, { view = "#chat", withKey = true, ...options })
   const faults = await watched(context);
   if (withKey) await context.addInitScript((key) => sessionStorage.setItem("windlass.key", key), KEY);
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(PATIENCE);
   page.on("console", (message) => message.type() === "error" && faults.push(`console: ${message.text()}`));
   page.on("pageerror", (error) => faults.push(`thrown: ${error.message}`));
   await page.goto(URL_OF_SERVER + view);
@@ -128,12 +133,42 @@ export async function answerWith(page, text) {
 }
 
 /**
+ * Answers one question in this page word by word, when the test says so: however fast a server is, the answer has not
+ * ended before it is told to.
+ *
+ * @param {import("playwright-core").Page} page
+ */
+export async function answerByHand(page) {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = /** @type {import("node:net").AddressInfo} */ (server.address());
+  const asked = once(server, "request").then(([, response]) => {
+    response.writeHead(200, { "Content-Type": "text/event-stream" });
+    return /** @type {import("node:http").ServerResponse} */ (response);
+  });
+  const left = asked.then((response) => once(response, "close")).then(() => server.close());
+  await page.route("**/v1/chat/completions", (route) => route.continue({ url: `http://127.0.0.1:${address.port}/` }));
+  const tell = async (/** @type {string} */ data) => (await asked).write(`data: ${data}\n\n`);
+  return {
+    /** @param {string} content */
+    say: (content) => tell(JSON.stringify({ choices: [{ delta: { content } }] })),
+    end: async () => {
+      await tell(JSON.stringify({ choices: [{ delta: {}, finish_reason: "stop" }] }));
+      await tell("[DONE]");
+      (await asked).end();
+    },
+    /** Resolved when nobody listens any more. */
+    left,
+  };
+}
+
+/**
  * What no event tells of is looked at until it holds.
  *
  * @param {() => Promise<boolean>} holds
  */
 export async function until(holds) {
-  const end = Date.now() + 20_000;
+  const end = Date.now() + PATIENCE;
   while (!(await holds())) {
     assert.ok(Date.now() < end, `never came to hold: ${holds}`);
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -2,8 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answerWith, ask, openerOfPages, questionField, set, until, URL_OF_SERVER } from "./browser.mjs";
-import { stateOf } from "./server.mjs";
+import { answerByHand, answerWith, ask, openerOfPages, questionField, set, URL_OF_SERVER, until } from "./browser.mjs";
 
 const open = openerOfPages();
 
@@ -12,14 +11,25 @@ const answers = (page) => page.getByRole("article", { name: "Model" });
 
 test("a question is answered piece by piece", async () => {
   const { page, check } = await open();
-  await set(page, { max_tokens: 300, temperature: 0 });
+  const answer = await answerByHand(page);
   await ask(page, "Who is there?");
   const running = page.locator('article[aria-busy="true"] .prose');
-  await running.waitFor();
-  const early = (await running.textContent()) ?? "";
+  for (const [word, shown] of [["Nay, ", "Nay,"], ["answer ", "Nay, answer"], ["me.", "Nay, answer me."]]) {
+    await answer.say(word ?? "");
+    await until(async () => (await running.textContent())?.trim() === shown);
+  }
+  await answer.end();
+  await running.waitFor({ state: "detached" });
+  assert.equal((await answers(page).locator(".prose").textContent())?.trim(), "Nay, answer me.");
+  await check();
+});
+
+test("an answer of the model ends where it was told to", async () => {
+  const { page, check } = await open();
+  await set(page, { max_tokens: 300, temperature: 0 });
+  await ask(page, "Who is there?");
   await page.getByText(/300 tokens in .* ended at the limit of tokens/).waitFor();
-  const whole = (await answers(page).locator(".prose").textContent()) ?? "";
-  assert.ok(early.length < whole.length, `all ${whole.length} characters came at once`);
+  assert.notEqual(await answers(page).locator(".prose").textContent(), "");
   await check();
 });
 
@@ -59,16 +69,17 @@ test("the answer is the one that the interface gives, with the settings and the 
   await check();
 });
 
-test("an answer that is stopped keeps what came, and its place is free", async () => {
+test("an answer that is stopped keeps what came, and the server hears of it", async () => {
   const { page, check } = await open();
-  await set(page, { max_tokens: 400 });
+  const answer = await answerByHand(page);
   await ask(page, "Speak on");
+  await answer.say("I speak");
   await page.locator('article[aria-busy="true"] .prose').waitFor();
   await page.getByRole("button", { name: "Stop" }).click();
   await page.getByText("stopped by you").waitFor();
-  assert.notEqual(await answers(page).locator(".prose").textContent(), "");
+  assert.equal((await answers(page).locator(".prose").textContent())?.trim(), "I speak");
   await page.getByRole("button", { name: "Send" }).waitFor();
-  await until(async () => (await stateOf(URL_OF_SERVER))?.queue?.running === 0);
+  await answer.left;
   await check();
 });
 
@@ -222,13 +233,14 @@ test("a server that breaks off in the middle of an answer is named, and the word
 
 test("all of it works from the keyboard", async () => {
   const { page, check } = await open();
-  await set(page, { max_tokens: 400 });
+  const answer = await answerByHand(page);
   await questionField(page).focus();
   await page.keyboard.type("A line");
   await page.keyboard.press("Shift+Enter");
   await page.keyboard.type("and another");
   await page.keyboard.press("Enter");
   assert.equal(await page.getByRole("article", { name: "You" }).textContent(), "A line\nand another");
+  await answer.say("And one more");
   await page.locator('article[aria-busy="true"] .prose').waitFor();
   await page.keyboard.press("Escape");
   await page.getByText("stopped by you").waitFor();

@@ -121,7 +121,7 @@ test("the last pass is drawn to its time", async () => {
 test("a batch file is sent, answered and its answers fetched", async () => {
   const { page, check } = await open(MACHINE);
   const job = await send(page, { rows: 5, tokens: 4, spoil: true });
-  await job.getByText("done", { exact: true }).waitFor({ timeout: 60_000 });
+  await job.getByText("done", { exact: true }).waitFor();
   assert.equal(await job.locator("progress").evaluate((bar) => /** @type {HTMLProgressElement} */ (bar).position), 1);
   assert.match((await job.textContent()) ?? "", /5 of 5 rows, 100 % · 1 failed/);
 
@@ -135,7 +135,7 @@ test("a batch file is sent, answered and its answers fetched", async () => {
 
 test("a job is cancelled, and a chat is answered while one runs", async () => {
   const { page, check } = await open(MACHINE);
-  const job = await send(page, { rows: 400, tokens: 200 });
+  const job = await send(page, { rows: 4000, tokens: 200 });
   await job.getByText("running").waitFor();
   await page.getByRole("link", { name: "Chat" }).click();
   await set(page, { max_tokens: 5 });
@@ -190,8 +190,8 @@ test("a server that is gone is asked again until it is back", async () => {
   await page.getByRole("alert").getByText("The server does not answer.").waitFor();
   await page.getByText("Asking again in").waitFor();
   await page.unroute("**/windlass/state");
+  await page.getByText("The server does not answer.").waitFor({ state: "detached" });
   await page.getByText("ready").waitFor();
-  assert.equal(await page.getByText("The server does not answer.").count(), 0);
   await check(/net::ERR_FAILED/);
 });
 

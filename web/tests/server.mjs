@@ -2,21 +2,20 @@
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 
-const PATIENCE = 120_000;
+const PATIENCE = 600_000;
 
 export const KEY = "a key for the tests";
 
 /** A server that is ready to answer: its address, and what stops it. */
 export async function startServer() {
   const folder = mkdtempSync(join(tmpdir(), "windlass-jobs-"));
-  const port = await freePort();
-  const flags = ["serve", "--port", String(port), "--jobs", folder];
+  const flags = ["serve", "--port", "0", "--json", "--jobs", folder];
   const env = { ...process.env, WINDLASS_API_KEY: KEY };
-  const child = spawn(process.env.WINDLASS ?? "windlass", flags, { env, stdio: ["ignore", "ignore", "pipe"] });
+  const child = spawn(process.env.WINDLASS ?? "windlass", flags, { env, stdio: ["ignore", "pipe", "pipe"] });
   const said = collect(child.stderr);
   const died = new Promise((_, reject) => {
     child.once("error", reject);
@@ -27,14 +26,12 @@ export async function startServer() {
     await died.catch(() => undefined);
     rmSync(folder, { recursive: true });
   };
-  const url = `http://127.0.0.1:${port}/`;
   try {
-    await Promise.race([ready(url), died]);
+    return { url: await Promise.race([ready(child.stdout), died]), stop };
   } catch (error) {
     await stop();
     throw error;
   }
-  return { url, stop };
 }
 
 /** @param {import("node:stream").Readable} stream */
@@ -46,16 +43,20 @@ function collect(stream) {
   return said;
 }
 
-/** @param {string} url */
-async function ready(url) {
-  const end = Date.now() + PATIENCE;
-  while (Date.now() < end) {
-    const told = await stateOf(url);
-    if (told?.state === "ready") return;
-    if (told?.state === "failed") throw new Error(`the model could not be loaded: ${told.failure}`);
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-  throw new Error(`windlass serve was not ready after ${PATIENCE / 1000} s`);
+/**
+ * Where the server listens, which it says once the model is loaded. It takes a port that is free by itself.
+ *
+ * @param {import("node:stream").Readable} stdout
+ * @returns {Promise<string>}
+ */
+function ready(stdout) {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`windlass serve was not ready after ${PATIENCE / 1000} s`)), PATIENCE);
+    createInterface({ input: stdout }).once("line", (line) => {
+      clearTimeout(late);
+      resolve(`${JSON.parse(line).url}/`);
+    });
+  });
 }
 
 /**
@@ -69,15 +70,4 @@ export async function stateOf(url) {
   } catch {
     return null;
   }
-}
-
-/** @returns {Promise<number>} */
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = createServer().once("error", reject);
-    probe.listen(0, "127.0.0.1", () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === "object" && address ? address.port : 0));
-    });
-  });
 }
