@@ -40,6 +40,9 @@ struct best {
 #if defined(__AVX512F__)
 INLINE floats lower_of(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
 INLINE floats upper_of(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX__)
+INLINE floats lower_of(floats a, floats b) { return (floats)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE floats upper_of(floats a, floats b) { return (floats)_mm256_max_ps((__m256)a, (__m256)b); }
 #else
 INLINE floats lower_of(floats a, floats b) { return pick((words)(a < b), a, b); }
 INLINE floats upper_of(floats a, floats b) { return pick((words)(a > b), a, b); }
