@@ -26,6 +26,7 @@ from windlass.facts.checkpoint_facts import read_checkpoint
 from windlass.facts.packing import Packing
 from windlass.facts.tensor_fact import TensorFact
 from windlass.jobs.calibration import measured
+from windlass.jobs.own_text import own_text
 from windlass.kernels.encodings.blocks import INT4, INT8, unpack
 from windlass.kernels.quantiser import packed
 from windlass.model.multiplied import packed_names
@@ -56,7 +57,7 @@ def main() -> None:
         drawn_weights(options.rows)
     if options.only in (None, "stories"):
         folder = SHARED / "models/stories-260k"
-        drawn = own_text(folder)
+        drawn = drawn_text(folder)
         judge(folder, drawn[:SEQUENCES], drawn[SEQUENCES:])
     if options.only in (None, "box"):
         folder = ROOT / "src/windlass/packaged_model"
@@ -87,23 +88,24 @@ def judge(folder: Path, text: torch.Tensor, calibrating: torch.Tensor) -> None:
     base = judged(model, text)
     print(f"\n{folder.name}: perplexity {base.losses.mean().exp():.4f} on {text.numel():,} tokens")
     with LLM(folder, dtype="float32") as llm:
-        importance = measured(llm, calibrating.tolist())
-    ways: list[tuple[str, Round, bool]] = [
-        (f"{packing.name} {name}", way(packing), calibrated)
+        own, given = measured(llm, own_text(llm)), measured(llm, calibrating.tolist())
+    ways: list[tuple[str, Round, dict[str, torch.Tensor]]] = [
+        (f"{packing.name} {name}", way(packing), importance)
         for packing in (INT8, INT4)
-        for name, way, calibrated in (
-            ("rounding in range", by_range, False),
-            ("blocks", blocks, False),
-            ("blocks, calibrated", blocks, True),
+        for name, way, importance in (
+            ("rounding in range", by_range, {}),
+            ("blocks", blocks, {}),
+            ("blocks, self-calibrated", blocks, own),
+            ("blocks, calibrated", blocks, given),
         )
     ]
-    for name, way, calibrated in ways:
-        other = judged(rounded(model, folder, way, importance if calibrated else {}), text)
+    for name, way, importance in ways:
+        other = judged(rounded(model, folder, way, importance), text)
         rise = (other.losses - base.losses).mean(1)
         error = rise.std() / len(rise) ** 0.5
         same = (other.likeliest == base.likeliest).float().mean()
         print(
-            f"{name:24s} perplexity +{100 * (rise.mean().exp() - 1):.3f} % +- {100 * error:.3f}, "
+            f"{name:28s} perplexity +{100 * (rise.mean().exp() - 1):.3f} % +- {100 * error:.3f}, "
             f"the same likeliest token at {100 * same:.2f} % of places",
             flush=True,
         )
@@ -156,7 +158,7 @@ def judged(model: PreTrainedModel, text: torch.Tensor) -> Judged:
     return Judged(torch.cat(losses), torch.cat(likeliest))
 
 
-def own_text(folder: Path) -> torch.Tensor:
+def drawn_text(folder: Path) -> torch.Tensor:
     """(2 S, T) tokens that the model itself draws."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     torch.manual_seed(1)

@@ -15,8 +15,8 @@ from windlass.engine.packing.pack import quantize
 from windlass.errors import UsageError
 from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
-from windlass.jobs import calibration
-from windlass.jobs.calibration import calibration_by, calibration_prompts, measured
+from windlass.jobs import calibration, own_text
+from windlass.jobs.calibration import calibration_by, calibration_by_itself, calibration_prompts, measured
 from windlass.kernels.encodings.blocks import INT4
 from windlass.kernels.quantiser import packed
 from windlass.model.tokenizer import Tokenizer
@@ -112,6 +112,46 @@ def test_a_calibrated_model_is_packed_by_what_was_measured(tmp_path: Path, text:
     text.write_text("another text to read first")
     with pytest.raises(UsageError, match="4 bits or another calibration"):
         quantize(model, tmp_path / "out", "int4", ignore, calibration_by(text, model, ignore, said.append))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model writes little, so that a test is quick."""
+    for name, value in (("SEQUENCES", 6), ("LENGTH", 20)):
+        monkeypatch.setattr(own_text, name, value)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_model_writes_several_texts_of_its_own_the_same_each_time(tmp_path: Path) -> None:
+    with LLM(byte_llama(tmp_path / "model")) as llm:
+        written, again = own_text.own_text(llm), own_text.own_text(llm)
+        begins = llm.tokenizer.bos_token_id
+    assert written == again and [len(prompt) for prompt in written] == [20] * 6
+    assert {prompt[0] for prompt in written} == {begins} and len({tuple(prompt) for prompt in written}) == 6
+
+
+@pytest.mark.usefixtures("short")
+def test_where_nothing_begins_a_text_any_token_does(tmp_path: Path) -> None:
+    with LLM(save(random_model("llama"), tmp_path / "llama")) as llm:
+        written = own_text.own_text(llm)
+        most = llm.opened.facts.vocab_size
+    assert len({prompt[0] for prompt in written}) > 3
+    assert all(len(prompt) == 20 and 0 <= min(prompt) <= max(prompt) < most for prompt in written)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_model_without_a_file_is_packed_by_what_it_writes(tmp_path: Path) -> None:
+    model, said = Path(byte_llama(tmp_path / "model")), []
+    quantize(model, tmp_path / "out", "int4", ignore, calibration_by_itself(model, ignore, said.append))
+    assert said == ["calibrating with 120 tokens of what the model writes by itself"]
+    with LLM(model) as llm:
+        found = measured(llm, own_text.own_text(llm))
+    before = {name: weight for path in model.glob("*.safetensors") for name, weight in load_file(path).items()}
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert torch.equal(after[name], packed(before[name], INT4, found[name]).blocks)
+    with pytest.raises(UsageError, match="4 bits or another calibration"):
+        quantize(model, tmp_path / "out", "int4", ignore)
 
 
 def test_prompts_of_text_and_of_rows(tmp_path: Path, text: Path) -> None:

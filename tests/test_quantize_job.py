@@ -24,6 +24,7 @@ from windlass.facts import packed_files
 from windlass.facts.checkpoint_facts import read_checkpoint
 from windlass.facts.packed_files import PackPiece
 from windlass.facts.progress import Progress
+from windlass.jobs import own_text
 from windlass.kernels.encodings.blocks import unpack
 from windlass.kernels.quantiser import PACKINGS, packed
 
@@ -279,6 +280,23 @@ class TestVerb:
             app(["quantize", str(model), "--to", "int3", "-o", str(tmp_path / "out")])
         assert ended.value.code == 2
         assert "--to 'int3' is not known; choose int4 or int8" in capsys.readouterr().err
+
+    def test_a_model_that_calibrates_itself(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(own_text, "SEQUENCES", 3)
+        asked = ["quantize", str(model), "--to", "int4", "-o", str(tmp_path / "out"), "--self-calibrate", "--json"]
+        app(asked, standalone_mode=False)
+        said = capsys.readouterr()
+        assert json.loads(said.out)["calibrated"] is True
+        assert "calibrating with 192 tokens of what the model writes by itself" in said.err
+
+    def test_two_calibrations(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = ["quantize", str(model), "--to", "int4", "-o", str(tmp_path / "out")]
+        with pytest.raises(SystemExit) as ended:
+            app([*asked, "--calibrate", "book.txt", "--self-calibrate"])
+        assert ended.value.code == 2
+        assert "--calibrate book.txt and --self-calibrate are two calibrations" in capsys.readouterr().err
 
 
 def test_a_gguf_file_is_refused_by_its_kind(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from windlass.cli.display import display
 from windlass.cli.exits import INTERRUPTED
 from windlass.cli.late import late
 from windlass.cli.output_flags import OutputFlags
+from windlass.errors import UsageError
 from windlass.facts.choices import check_packing
 
 EXAMPLES = (
     "windlass quantize ./model --to int4 -o ./model-int4",
     "windlass quantize org/name --to int8 -o ./name-int8 --json",
     "windlass quantize ./model --to int4 -o ./model-int4 --calibrate book.txt",
+    "windlass quantize ./model --to int4 -o ./model-int4 --self-calibrate",
 )
 
 
@@ -32,6 +34,10 @@ def quantize(
             help="A text, or a .jsonl of prompts, that the model reads first, to keep best what matters for it.",
         ),
     ] = None,
+    self_calibrate: Annotated[
+        bool,
+        typer.Option("--self-calibrate", help="The same without a file: the model first writes a text by itself."),
+    ] = False,
     revision: Annotated[
         str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a Hugging Face id.")
     ] = None,
@@ -42,6 +48,8 @@ def quantize(
     on where it was when the same command is given again.
     """
     check_packing(to)
+    if calibrate is not None and self_calibrate:
+        raise UsageError(f"--calibrate {calibrate} and --self-calibrate are two calibrations; leave one out")
     with display(output.quiet) as screen:
         try:
             folder = late("model.hub").model_folder(model, revision, screen.on_progress)
@@ -49,6 +57,9 @@ def quantize(
             if calibrate is not None:
                 by = late("jobs.calibration").calibration_by
                 calibration = by(calibrate, folder, screen.on_progress, lambda line: screen.say([line]))
+            elif self_calibrate:
+                by = late("jobs.calibration").calibration_by_itself
+                calibration = by(folder, screen.on_progress, lambda line: screen.say([line]))
             result = late("engine.packing.pack").quantize(folder, target, to, screen.on_progress, calibration)
         except KeyboardInterrupt as interrupt:
             screen.close()

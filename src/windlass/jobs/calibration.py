@@ -36,15 +36,16 @@ from windlass.facts.progress import Progress
 from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.tensor_name import numbers_in
 from windlass.facts.workload import Workload
+from windlass.jobs.own_text import LENGTH, SEQUENCES, own_text
 from windlass.jobs.question_file import read_rows
 from windlass.jobs.text_file import read_text
 from windlass.model.experts import experts_modules, watch_experts
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.model.zoo import Part
 
-LENGTH = 512
+LONGEST = 512
 """Tokens of a prompt at most; a text is cut into pieces of so many."""
-MOST_TOKENS = 128 * LENGTH
+MOST_TOKENS = 128 * LONGEST
 """Beyond, more text hardly changes a mean."""
 LEANING_TOKENS = 32
 """What all experts of a layer saw counts for each of them as so many tokens."""
@@ -79,18 +80,37 @@ def calibration_by(
     digest = hashlib.sha256(_bytes(file)).hexdigest()[:16]
     if file.suffix != ".jsonl":
         read_text(str(file))  # what is no text is refused before a model is loaded
-    return Calibration(digest, partial(_weighed, file, model, on_progress, say))
+    return Calibration(digest, partial(_weighed, partial(_of_file, file), str(file), model, on_progress, say))
+
+
+def calibration_by_itself(
+    model: Path, on_progress: Callable[[Progress], None], say: Callable[[str], None]
+) -> Calibration:  # fmt: skip
+    """The calibration of `model` (a folder) by a text that it writes for that."""
+    return Calibration(
+        f"own text, {SEQUENCES} times {LENGTH}",
+        partial(_weighed, own_text, "what the model writes by itself", model, on_progress, say),
+    )
+
+
+def _of_file(file: Path, llm: LLM) -> list[list[int]]:
+    return calibration_prompts(file, llm.tokenizer, min(LONGEST, llm.opened.facts.max_model_len - 1))
 
 
 def _weighed(
-    file: Path, model: Path, on_progress: Callable[[Progress], None], say: Callable[[str], None], work: PackingWork
-) -> Importance:  # fmt: skip
+    prompts_of: Callable[[LLM], list[list[int]]],
+    name: str,
+    model: Path,
+    on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+    work: PackingWork,
+) -> Importance:
     """What was measured before is kept beside the journal, so that a killed job need not measure again."""
     kept = work.partial / IMPORTANCE
     if not kept.is_file():
         with LLM(model, on_progress=on_progress) as llm:
-            prompts = calibration_prompts(file, llm.tokenizer, min(LENGTH, llm.opened.facts.max_model_len - 1))
-            say(f"calibrating with {sum(map(len, prompts)):,} tokens of {file}")
+            prompts = prompts_of(llm)
+            say(f"calibrating with {sum(map(len, prompts)):,} tokens of {name}")
             found = measured(llm, prompts)
         half = kept.with_suffix(".new")
         save_file(found, half)

@@ -1,11 +1,12 @@
 """How weights become Windlass's own blocks, in plain torch: the definition of correct for the packer in C.
 
 A group is 64 columns of a row. Its numbers are to lie near scale * level + offset, with levels of one of four
-codebooks (int4; upright or mirrored by a negative scale) or whole numbers (int8). Choosing the nearest levels and
-fitting scale and offset to them by least squares are done in turn (Lloyd's method): each lowers the squared error.
-Where that ends depends on where it begins, so several first scales are tried, which spread the levels over less and
-less of the group's range: then the ends are cut off, for a finer grid in the middle. Scale and offset are rounded to
-what the block can hold before levels are chosen the last time, and among codebooks and signs the smallest error wins.
+codebooks (int4; upright or mirrored by a negative scale) or whole numbers (int8, see byte_fit). Choosing the nearest
+levels and fitting scale and offset to them by least squares are done in turn (Lloyd's method): each lowers the squared
+error. Where that ends depends on where it begins, so several first scales are tried, which spread the levels over less
+and less of the group's range: then the ends are cut off, for a finer grid in the middle. The one that leaves least
+after a few turns is improved further. Scale and offset are rounded to what the block can hold before levels are chosen
+the last time, and among codebooks and signs the smallest error wins.
 
 With importances h of the columns (the mean square of what each is multiplied with) every sum is weighted by them, and
 what is minimised is the error of the product instead of the weights'.
@@ -18,18 +19,21 @@ Legend: g groups side by side, 64 columns below each other: w, h, y (64, g). Sca
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch.nn import functional
 
 from windlass.facts.packing import Packing
+from windlass.kernels.byte_fit import fitted_bytes, nearest_byte
 from windlass.kernels.encodings.blocks import COLUMNS, ROWS, block_shape, codebooks, join
+from windlass.kernels.weight_groups import Fit, WeightGroups, better_fit, column_sum, inverse, weight_groups
 
-STARTS = {"int4": (1.0, 0.85, 0.7), "int8": (1.0, 0.97)}
+STARTS = (1.0, 0.9, 0.8, 0.7)
 """Shares of a group's range that the first scales cover."""
 
-ROUNDS = {"int4": 6, "int8": 2}
-"""How often the best start is improved after its first fit."""
+TRIALS, ROUNDS = 3, 4
+"""How often every start is improved, and then the best of them."""
 
 _GROUPS, _GROUPS_PASSING = 1 << 15, 1 << 12  # side by side: more leave the cache, fewer wait for Python
 
@@ -38,34 +42,9 @@ Nearest = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Groups:
-    """w as they are, y less the middle of the range and over half of it; sums of y weighted by h."""
-
-    w: torch.Tensor
-    h: torch.Tensor
-    y: torch.Tensor
-    middle: torch.Tensor
-    half: torch.Tensor
-    total: torch.Tensor
-    sum_y: torch.Tensor
-    mean_y: torch.Tensor
-    spread_y: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class _Line:
     """scale * level + offset, in units of y, and the error it leaves."""
 
-    scale: torch.Tensor
-    offset: torch.Tensor
-    error: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """What a block says, and the error it leaves: codes (64, g), scale and offset that bfloat16 holds."""
-
-    codes: torch.Tensor
     scale: torch.Tensor
     offset: torch.Tensor
     error: torch.Tensor
@@ -106,35 +85,27 @@ def _padded(weights: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return functional.pad(weights, (0, 0, 0, rows - weights.shape[0]))
 
 
-def _fitted(w: torch.Tensor, h: torch.Tensor, packing: Packing) -> _Fit:
-    groups = _measured(w, h)
-    candidates = _with_levels(groups) if packing.name == "int4" else _with_bytes(groups)
-    best = next(candidates)
-    for fit in candidates:
-        better = fit.error < best.error
-        best = _Fit(*(
-            torch.where(better, getattr(fit, name), getattr(best, name))
-            for name in ("codes", "scale", "offset", "error")
-        ))  # fmt: skip
-    return best
+def _fitted(w: torch.Tensor, h: torch.Tensor, packing: Packing) -> Fit:
+    groups = weight_groups(w, h)
+    return fitted_bytes(groups) if packing.name == "int8" else reduce(better_fit, _with_levels(groups))
 
 
-def _passed_on(w: torch.Tensor, fit: _Fit, packing: Packing, passing: torch.Tensor) -> _Fit:
+def _passed_on(w: torch.Tensor, fit: Fit, packing: Packing, passing: torch.Tensor) -> Fit:
     """Codes chosen anew, a column after another, each for what the errors of those before have made of it.
 
     passing (64, 64, g): row k has the shares of the later columns.
     """
     if packing.name == "int8":
-        nearest = _nearest_byte
+        nearest = nearest_byte
     else:
         nearest = _nearest_marked(fit.offset.view(torch.int32) >> 16 & 3)
-    w, over = w.clone(), _inverse(fit.scale)
+    w, over = w.clone(), inverse(fit.scale)
     codes = torch.empty_like(fit.codes)
     for k in range(COLUMNS):
         codes[k], level = nearest((w[k] - fit.offset) * over)
         left = w[k] - (level * fit.scale + fit.offset)
         w[k + 1 :] -= left * passing[k, k + 1 :]
-    return _Fit(codes, fit.scale, fit.offset, fit.error)
+    return Fit(codes, fit.scale, fit.offset, fit.error)
 
 
 def _nearest_marked(number: torch.Tensor) -> Nearest:
@@ -154,50 +125,31 @@ def _nearest_marked(number: torch.Tensor) -> Nearest:
     return nearest
 
 
-def _with_levels(groups: _Groups) -> Iterator[_Fit]:
+def _with_levels(groups: WeightGroups) -> Iterator[Fit]:
     for number, book in enumerate(codebooks()):
         nearest = _nearest_level(book)
         for sign in (1.0, -1.0):
-            line = _improved_best(groups, nearest, (float(book[0]), float(book[-1])), sign, "int4")
+            line = _improved_best(groups, nearest, (float(book[0]), float(book[-1])), sign)
             offset = _marked(line.offset * groups.half + groups.middle, number)
             scale = (line.scale * groups.half).bfloat16().float()
             scale = _refitted(groups, nearest, scale, offset).bfloat16().float()
             yield _judged(groups, nearest, scale, offset)
 
 
-def _with_bytes(groups: _Groups) -> Iterator[_Fit]:
-    """A rounded scale that is too small cuts off the ends, so the next larger one is tried too."""
-    line = _improved_best(groups, _nearest_byte, (-128.0, 127.0), 1.0, "int8")
-    offset = (line.offset * groups.half + groups.middle).bfloat16().float()
-    scale = _refitted(groups, _nearest_byte, (line.scale * groups.half).bfloat16().float(), offset)
-    below = scale.view(torch.int32) & ~0xFFFF
-    yield _judged(groups, _nearest_byte, below.view(torch.float32), offset)
-    yield _judged(groups, _nearest_byte, (below + 0x10000).view(torch.float32), offset)
-
-
-def _measured(w: torch.Tensor, h: torch.Tensor) -> _Groups:
-    highest, lowest = w.amax(0), w.amin(0)
-    middle = highest * 0.5 + lowest * 0.5
-    half = torch.maximum(highest * 0.5 - lowest * 0.5, middle.abs() * 0.0078125).clamp_min(1e-30)
-    y = (w - middle) * (1.0 / half)
-    weighted = h * y
-    total, sum_y = _sum(h), _sum(weighted)
-    mean_y = sum_y / total
-    return _Groups(w, h, y, middle, half, total, sum_y, mean_y, _sum(weighted * y) - mean_y * sum_y)
-
-
 def _improved_best(
-    groups: _Groups, nearest: Nearest, ends: tuple[float, float], sign: float, name: str
+    groups: WeightGroups, nearest: Nearest, ends: tuple[float, float], sign: float
 ) -> _Line:  # fmt: skip
     """The start that leaves the smallest error once it is fitted, improved."""
     lowest, highest = torch.tensor(ends)
     best = None
-    for share in torch.tensor(STARTS[name]):
+    for share in torch.tensor(STARTS):
         scale = (sign * 2.0 * share / (highest - lowest)).expand_as(groups.middle)
-        line = _improved(groups, nearest, scale, -scale * (highest + lowest) * 0.5)
+        line = _Line(scale, -scale * (highest + lowest) * 0.5, scale)
+        for _ in range(TRIALS):
+            line = _improved(groups, nearest, line.scale, line.offset)
         best = line if best is None else _lower(line, best)
     assert best is not None
-    for _ in range(ROUNDS[name]):
+    for _ in range(ROUNDS):
         best = _improved(groups, nearest, best.scale, best.offset)
     return best
 
@@ -211,33 +163,33 @@ def _lower(line: _Line, best: _Line) -> _Line:
     )
 
 
-def _improved(groups: _Groups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> _Line:
+def _improved(groups: WeightGroups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> _Line:
     """Levels nearest to y on a line, then the line that fits them best by weighted least squares."""
-    _, level = nearest((groups.y - offset) * _inverse(scale))
+    _, level = nearest((groups.y - offset) * inverse(scale))
     weighted = groups.h * level
-    total = _sum(weighted)
+    total = column_sum(weighted)
     mean = total / groups.total
-    together = _sum(weighted * groups.y) - mean * groups.sum_y
-    apart = _sum(weighted * level) - mean * total
+    together = column_sum(weighted * groups.y) - mean * groups.sum_y
+    apart = column_sum(weighted * level) - mean * total
     sound = (apart > 1e-6) & (together.abs() > 1e-12)
     scale = torch.where(sound, together / apart, scale)
     offset = torch.where(sound, groups.mean_y - scale * mean, offset)
     return _Line(scale, offset, groups.spread_y - scale * together)
 
 
-def _refitted(groups: _Groups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+def _refitted(groups: WeightGroups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """The scale that fits best once the offset is what its bytes say."""
     away = groups.w - offset
-    _, level = nearest(away * _inverse(scale))
+    _, level = nearest(away * inverse(scale))
     weighted = groups.h * level
-    squares = _sum(weighted * level)
-    return torch.where(squares > 0, _sum(weighted * away) / squares, scale)
+    squares = column_sum(weighted * level)
+    return torch.where(squares > 0, column_sum(weighted * away) / squares, scale)
 
 
-def _judged(groups: _Groups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> _Fit:
-    codes, level = nearest((groups.w - offset) * _inverse(scale))
+def _judged(groups: WeightGroups, nearest: Nearest, scale: torch.Tensor, offset: torch.Tensor) -> Fit:
+    codes, level = nearest((groups.w - offset) * inverse(scale))
     miss = (level * scale + offset - groups.w) * (1.0 / groups.half)
-    return _Fit(codes, scale, offset, _sum(groups.h * miss * miss))
+    return Fit(codes, scale, offset, column_sum(groups.h * miss * miss))
 
 
 def _nearest_level(book: torch.Tensor) -> Nearest:
@@ -250,25 +202,8 @@ def _nearest_level(book: torch.Tensor) -> Nearest:
     return nearest
 
 
-def _nearest_byte(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    levels = x.clamp(-128.0, 127.0).round()
-    return levels.to(torch.int32), levels
-
-
 def _marked(offset: torch.Tensor, number: int) -> torch.Tensor:
     """The nearest that bfloat16 holds with the number of the codebook in its two lowest bits."""
     bits = offset.view(torch.int32)
     size = ((bits & 0x7FFFFFFF) + 0x20000 - (number << 16)).clamp_min(0) >> 18 << 18
     return (size + (number << 16) | bits & -0x80000000).view(torch.float32)
-
-
-def _inverse(scale: torch.Tensor) -> torch.Tensor:
-    return torch.where(scale == 0, 0.0, 1.0 / scale)
-
-
-def _sum(numbers: torch.Tensor) -> torch.Tensor:
-    """(64, g) -> (g), one column after another."""
-    total = numbers[0].clone()
-    for row in numbers[1:]:
-        total += row
-    return total

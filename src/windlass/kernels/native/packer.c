@@ -7,23 +7,9 @@
  * Legend: a block is ROWS rows by COLUMNS columns; s, z are scale and offset in units of the group's half range.
  */
 
-#include "lanes.h"
+#include "byte_search.h"
 
-#define EXPORT __attribute__((visibility("default")))
-
-enum { ROWS = 16, COLUMNS = 64, PARTS = ROWS / LANES, CELLS = 32, LEVELS = 16, BOOKS = 4 };
-
-/* What a call is given; windlass/kernels/native/packer.py fills the same fields. */
-struct packing {
-    const void *weights;     /* (rows, row_step) numbers of `kind`, of which `columns` are packed */
-    const float *importance; /* (block columns * 64), zeros where there is no column */
-    const float *passing;    /* (block columns, 64, 64): the share of an error that later columns take over, or NULL */
-    const float *books;      /* (4, 16), rising */
-    const float *starts;     /* shares of the range that a first scale covers */
-    uint8_t *blocks;
-    double *sums; /* two: the weighted squared error of the blocks, and the weighted squares of the weights */
-    int64_t kind, rows, columns, row_step, bits, start_count, rounds;
-};
+enum { CELLS = 32, LEVELS = 16, BOOKS = 4 };
 
 /* A codebook, and for the fast way which of its middles lies in which cell of a line cut evenly. */
 struct book {
@@ -32,34 +18,9 @@ struct book {
     int32_t base[CELLS];
 };
 
-/* One group of each row in the lanes. */
-struct group {
-    floats w[COLUMNS], y[COLUMNS]; /* as it is; less the middle of the range, over half of it */
-    float h[COLUMNS];
-    floats middle, half, over_half;
-    float total;                        /* of h */
-    floats sum_y, mean_y, spread_y; /* weighted by h */
-};
-
 struct line {
     floats scale, offset, error;
 };
-
-struct best {
-    floats scale, offset, error;
-    words codes[COLUMNS];
-};
-
-INLINE floats lower_of(floats a, floats b) { return pick((words)(a < b), a, b); }
-INLINE floats upper_of(floats a, floats b) { return pick((words)(a > b), a, b); }
-INLINE floats magnitude(floats a) { return (floats)((words)a & 0x7fffffffu); }
-INLINE floats inverse(floats a) { return pick((words)(a == 0.0f), all(0.0f), 1.0f / a); }
-
-/* To bfloat16, ties to even. */
-INLINE floats rounded(floats a) {
-    words bits = (words)a;
-    return (floats)((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
-}
 
 /* To the nearest bfloat16 whose two lowest bits are `book`. */
 INLINE floats marked(floats a, uint32_t book) {
@@ -127,25 +88,13 @@ INLINE floats nearest_level(floats x, const struct book *book, int by_cells, wor
     return level;
 }
 
-/* The whole number nearest to x that a signed byte holds. */
-INLINE floats nearest_byte(floats x, words *code) {
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the nearest whole number in the low bits */
-    floats bounded = lower_of(upper_of(x, all(-128.0f)), all(127.0f)) + round;
-    *code = (words)bounded & 0xffu;
-    return bounded - round;
-}
-
-INLINE floats nearest(floats x, const struct book *book, int by_cells, int bits, words *code) {
-    return bits == 8 ? nearest_byte(x, code) : nearest_level(x, book, by_cells, code);
-}
-
 /* Codes nearest to y on a line, then the line that fits them best by weighted least squares. */
-INLINE struct line improved(const struct group *group, const struct book *book, int by_cells, int bits,
+INLINE struct line improved(const struct group *group, const struct book *book, int by_cells,
                             struct line line) {
     floats over = inverse(line.scale), sum = all(0.0f), squares = all(0.0f), products = all(0.0f);
     for (int k = 0; k < COLUMNS; k++) {
         words code;
-        floats level = nearest((group->y[k] - line.offset) * over, book, by_cells, bits, &code);
+        floats level = nearest_level((group->y[k] - line.offset) * over, book, by_cells, &code);
         floats weighted = group->h[k] * level;
         sum += weighted;
         squares += weighted * level;
@@ -160,13 +109,13 @@ INLINE struct line improved(const struct group *group, const struct book *book, 
 }
 
 /* The scale that fits best once the offset is what its bytes say. */
-INLINE floats refitted(const struct group *group, const struct book *book, int by_cells, int bits, floats scale,
+INLINE floats refitted(const struct group *group, const struct book *book, int by_cells, floats scale,
                        floats offset) {
     floats over = inverse(scale), squares = all(0.0f), products = all(0.0f);
     for (int k = 0; k < COLUMNS; k++) {
         words code;
         floats from = group->w[k] - offset;
-        floats level = nearest(from * over, book, by_cells, bits, &code);
+        floats level = nearest_level(from * over, book, by_cells, &code);
         floats weighted = group->h[k] * level;
         squares += weighted * level;
         products += weighted * from;
@@ -175,12 +124,12 @@ INLINE floats refitted(const struct group *group, const struct book *book, int b
 }
 
 /* Keeps scale and offset where the error they leave is the smallest so far. */
-INLINE void judge(const struct group *group, const struct book *book, int by_cells, int bits, floats scale,
+INLINE void judge(const struct group *group, const struct book *book, int by_cells, floats scale,
                   floats offset, struct best *best) {
     floats over = inverse(scale), error = all(0.0f);
     words codes[COLUMNS];
     for (int k = 0; k < COLUMNS; k++) {
-        floats level = nearest((group->w[k] - offset) * over, book, by_cells, bits, &codes[k]);
+        floats level = nearest_level((group->w[k] - offset) * over, book, by_cells, &codes[k]);
         floats miss = (level * scale + offset - group->w[k]) * group->over_half;
         error += group->h[k] * miss * miss;
     }
@@ -191,20 +140,20 @@ INLINE void judge(const struct group *group, const struct book *book, int by_cel
     for (int k = 0; k < COLUMNS; k++) best->codes[k] = (codes[k] & better) | (best->codes[k] & ~better);
 }
 
-/* The best start, improved; a first scale spreads the levels over a share of the range. */
-INLINE struct line fitted(const struct group *group, const struct book *book, int by_cells, int bits, float lowest,
+/* The best start, improved further; a first scale spreads the levels over a share of the range. */
+INLINE struct line fitted(const struct group *group, const struct book *book, int by_cells, float lowest,
                           float highest, float sign, const struct packing *job) {
     struct line best = {all(0.0f), all(0.0f), all(INFINITY)};
     for (int64_t i = 0; i < job->start_count; i++) {
         float scale = sign * 2.0f * job->starts[i] / (highest - lowest);
         struct line line = {all(scale), all(-scale * (highest + lowest) * 0.5f), all(0.0f)};
-        line = improved(group, book, by_cells, bits, line);
+        for (int64_t j = 0; j < job->trials; j++) line = improved(group, book, by_cells, line);
         words better = (words)(line.error < best.error);
         best.scale = pick(better, line.scale, best.scale);
         best.offset = pick(better, line.offset, best.offset);
         best.error = pick(better, line.error, best.error);
     }
-    for (int64_t i = 0; i < job->rounds; i++) best = improved(group, book, by_cells, bits, best);
+    for (int64_t i = 0; i < job->rounds; i++) best = improved(group, book, by_cells, best);
     return best;
 }
 
@@ -213,12 +162,12 @@ INLINE void fit_levels(const struct group *group, const struct book *books, int 
     for (uint32_t number = 0; number < BOOKS; number++)
         for (int mirrored = 0; mirrored < 2; mirrored++) {
             const struct book *book = books + number;
-            struct line line = fitted(group, book, by_cells, 4, book->level[0], book->level[LEVELS - 1],
+            struct line line = fitted(group, book, by_cells, book->level[0], book->level[LEVELS - 1],
                                       mirrored ? -1.0f : 1.0f, job);
             floats offset = marked(line.offset * group->half + group->middle, number);
             floats scale = rounded(line.scale * group->half);
-            scale = rounded(refitted(group, book, by_cells, 4, scale, offset));
-            judge(group, book, by_cells, 4, scale, offset, best);
+            scale = rounded(refitted(group, book, by_cells, scale, offset));
+            judge(group, book, by_cells, scale, offset, best);
         }
 }
 static void fit_by_cells(const struct group *group, const struct book *books, const struct packing *job,
@@ -228,16 +177,6 @@ static void fit_by_cells(const struct group *group, const struct book *books, co
 static void fit_by_counting(const struct group *group, const struct book *books, const struct packing *job,
                             struct best *best) {
     fit_levels(group, books, 0, job, best);
-}
-
-/* A rounded scale that is too small cuts off the ends, so the next larger one is tried too. */
-static void fit_bytes(const struct group *group, const struct packing *job, struct best *best) {
-    struct line line = fitted(group, NULL, 0, 8, -128.0f, 127.0f, 1.0f, job);
-    floats offset = rounded(line.offset * group->half + group->middle);
-    floats scale = refitted(group, NULL, 0, 8, rounded(line.scale * group->half), offset);
-    words below = (words)scale & 0xffff0000u;
-    judge(group, NULL, 0, 8, (floats)below, offset, best);
-    judge(group, NULL, 0, 8, (floats)(below + 0x10000u), offset, best);
 }
 
 /* Reads a group of 16 rows into lanes; what lies beyond rows is zero, beyond columns the row's first number. Returns
