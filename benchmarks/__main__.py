@@ -8,6 +8,7 @@ NAMES = (
     "prefill",
     "cache",
     "resident",
+    "few_rows",
     "tiers",
     "forecast",
     "job_forecast",

@@ -1,8 +1,8 @@
 """A model that fits: Windlass against transformers' own generate, one process, alternating rounds.
 
-Run: python -m benchmarks resident MODEL_FOLDER [--rounds 5] [--gen-len 16]
+Run: python -m benchmarks resident MODEL_FOLDER [--batches 1 32] [--rounds 5] [--gen-len 16]
 
-Both hold the 6.03 GB model in memory (14 GB in all). Prompts of 32 tokens, batch 1 and 32, greedy. A decode pass is
+Both hold the 6.03 GB model in memory (14 GB in all). Prompts of 32 tokens, greedy. A decode pass is
 the median of the passes of a round; transformers' are timed by a stopping criterion, which it asks after every token.
 """
 
@@ -52,6 +52,7 @@ def windlass_round(llm: LLM, prompts: list[list[int]], gen_len: int) -> tuple[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gen-len", type=int, default=16)
     options = parser.parse_args()
@@ -60,8 +61,8 @@ def main() -> None:
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     draw = random.Random(0)
     with LLM(folder) as llm:
-        llm.prepare(Workload(32, LENGTH, options.gen_len))
-        for batch in (1, 32):
+        llm.prepare(Workload(max(options.batches), LENGTH, options.gen_len))
+        for batch in options.batches:
             rounds = []
             for _ in range(options.rounds + 1):
                 prompts = [draw.choices(range(3, 259), k=LENGTH) for _ in range(batch)]

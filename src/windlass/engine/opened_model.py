@@ -38,6 +38,7 @@ from windlass.model.generation_defaults import read_generation_defaults
 from windlass.model.gguf_tokenizer import gguf_tokenizer
 from windlass.model.lending import Slot
 from windlass.model.multiplied import packed_names
+from windlass.model.own_linear import multiply_ourselves
 from windlass.model.parameter_map import ParameterMap, Renaming
 from windlass.model.rotary import RotaryStandIn
 from windlass.model.shape_checkpoint import shape_checkpoint, shape_config, spread_of
@@ -195,6 +196,8 @@ def open_model(
     seat = Seat()
     lifted = lift(model, seat)
     structure = structure_of(lifted, chosen)
+    if target.device.type == "cpu":
+        multiply_ourselves(part.module for part in (*lifted.layers, lifted.head))
     renaming = Renaming(model, structure.every_parameter())
     rehearsal = Rehearsal(lifted, seat, chosen, target.device)
     description = describe(

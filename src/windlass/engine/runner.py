@@ -26,7 +26,6 @@ from windlass.engine.trace import ComputeSpans
 from windlass.engine.weights import Weights
 from windlass.errors import DeviceError, UnsupportedModel
 from windlass.facts.plan import Plan
-from windlass.model.head_product import head_logits
 from windlass.model.kvcache import KVCache
 from windlass.model.layer_store import Batch
 from windlass.model.rotary import DeferredTables
@@ -176,7 +175,8 @@ class Runner:
         """hidden (1, r, H) -> logits (1, r, v) of a part of the head that is lent."""
         step = Step(Op.COMPUTE, part, self._head_start, self._head_start + hidden.shape[1])
         with self.spans.span(step_name(self.plan, step)) if self.spans else _UNTIMED:
-            return head_logits(head, hidden)
+            logits: torch.Tensor = head(hidden)
+            return logits
 
     def announce_experts(self, layer: int, experts: tuple[int, ...]) -> None:
         """Lets the disk begin with the experts a micro-batch is about to use."""

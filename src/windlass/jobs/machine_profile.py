@@ -22,6 +22,7 @@ from windlass.facts.machine_store import cpu_name, kept_beside, kept_machine, pr
 from windlass.facts.own_checkpoint import BLOCK_BYTES, own_packing
 from windlass.kernels.attention_rates import measure_decode_attention, measure_prefill_attention
 from windlass.kernels.packed_rates import measure_packed_products
+from windlass.kernels.plain_linear import plain_linear
 from windlass.memory.device_rates import device_memory, measure_link
 from windlass.memory.disk_sample import SAMPLE_BYTES, disk_sample
 from windlass.memory.probe import DEFAULT_CHUNK, DEFAULT_DEPTH, measure_disk
@@ -238,7 +239,7 @@ def _compute(target: Target, name: str, memory: int, effort: Effort, steps: _Ste
     layers: LayerRates | None = None
     for key, dtype in dtypes.items():
         steps.begin(f"matrix products of {name} in {key}")
-        matmul[key] = measure_products(dtype, device, effort.shapes, effort.rows, effort.seconds)
+        matmul[key] = measure_products(dtype, device, effort.shapes, effort.rows, effort.seconds, multiply=plain_linear)
         steps.begin(f"decode attention on {name} in {key}")
         decode[key] = measure_decode_attention(
             dtype, device, effort.groups, effort.sequences, seconds=effort.seconds, cold_bytes=effort.cold_bytes

@@ -4,7 +4,7 @@ Legend: x (rows, in) times w (out, in) transposed, as a linear layer multiplies.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -18,6 +18,9 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 LAYER = ((3072, 3072), (1024, 3072), (1024, 3072), (3072, 3072), (8192, 3072), (8192, 3072), (3072, 8192))
 
 
+Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 def measure_products(
     dtype: torch.dtype,
     device: torch.device,
@@ -25,10 +28,12 @@ def measure_products(
     rows: Sequence[int] = ROWS,
     seconds: float = 0.2,
     most: float = 12.0,
+    multiply: Multiply = functional.linear,
 ) -> RateCurve:
     """Flops/s by rows, from walks through all matrices, repeated for `seconds` or done once, whichever is longer.
 
-    After `most` seconds no further number of rows is begun: on a slow or busy machine the curve ends earlier.
+    `multiply` is what does it. After `most` seconds no further number of rows is begun: on a slow or busy machine the
+    curve ends earlier.
     """
     begun = time.perf_counter()
     weights = [torch.empty(shape, dtype=dtype, device=device).uniform_(-0.02, 0.02) for shape in shapes]
@@ -38,7 +43,7 @@ def measure_products(
     for count in rows:
         if points and time.perf_counter() - begun > most:
             break
-        walk = partial(_walk, [(inputs[weight.shape[1]][:count], weight) for weight in weights])
+        walk = partial(_walk, multiply, [(inputs[weight.shape[1]][:count], weight) for weight in weights])
         points.append((count, count * flops / typical_seconds(walk, device, seconds)))
     return RateCurve(tuple(points))
 
@@ -55,6 +60,6 @@ def measure_copies(device: torch.device, nbytes: int, seconds: float = 0.2) -> f
     return nbytes / typical_seconds(lambda: target.copy_(source), device, seconds)
 
 
-def _walk(products: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def _walk(multiply: Multiply, products: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
     for x, weight in products:
-        functional.linear(x, weight)
+        multiply(x, weight)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers.integrations.moe import ExpertsInterface
 
+from windlass.kernels.plain_linear import plain_linear
 from windlass.model.conductor import Seat
 
 EXPERTS = "windlass"
@@ -97,7 +97,7 @@ def _linear(module: Any, expert: int, weights: Mapping[str, torch.Tensor], name:
         bias = weights[f"{name}_bias"] if f"{name}_bias" in weights else getattr(module, f"{name}_bias")[expert]
     if module.is_transposed:
         return torch.addmm(bias, x, weight) if bias is not None else x @ weight
-    return F.linear(x, weight, bias)
+    return plain_linear(x, weight, bias)
 
 
 ExpertsInterface.register(EXPERTS, run_experts)

@@ -1,4 +1,4 @@
-"""Products of one or two rows with a bfloat16 matrix as a checkpoint has it, by the native kernel.
+"""Products of a few rows with a bfloat16 or float16 matrix as a checkpoint has it, by the native kernel.
 
 They are bound by reading the matrix, and torch reads it at half the speed of memory (dev/packed_products.md).
 
@@ -14,39 +14,48 @@ from pathlib import Path
 import torch
 
 from windlass.kernels.native.compiler import Compiler, Missing
-from windlass.kernels.native.loading import Loaded, load, load_here, threads_for
+from windlass.kernels.native.loading import KINDS, Loaded, load, load_here, threads_for
 
 SOURCE = "plain_product.c"
+ALIGNMENT = 64
+"""Of the scratch, in bytes."""
 
 
 class PlainJob(ctypes.Structure):
     """`struct plain` of the C source."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("x", "w", "y")),
-        *((name, ctypes.c_int64) for name in ("rows", "columns", "outputs", "threads")),
+        *((name, ctypes.c_void_p) for name in ("x", "w", "bias", "y", "laid")),
+        *((name, ctypes.c_int64) for name in ("kind", "rows", "columns", "outputs", "threads")),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PlainLibrary:
-    """`multiply` fills the y of its job, of at most `most_rows` rows; `says` is for people."""
+    """`multiply` fills the y of its job, of at most `most_rows` rows of one of `dtypes`; `scratch(kind, R, K)` counts
+    the bytes of its `laid`; `says` is for people."""
 
     path: Path
+    dtypes: frozenset[torch.dtype]
     says: str
     multiply: Callable[[PlainJob], None]
+    scratch: Callable[[int, int, int], int]
     most_rows: int
 
-    def multiplies(self, x: torch.Tensor, weight: torch.Tensor) -> bool:
-        """Whether x (..., K) times the transpose of the weight (N, K) is a product for it."""
+    def multiplies(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> bool:
+        """Whether x (..., K) times the transpose of the weight (N, K), plus the bias (N,), is a product for it."""
         return (
-            x.dtype == weight.dtype == torch.bfloat16
-            and type(weight) in (torch.Tensor, torch.nn.Parameter)
+            0 < x.numel() <= self.most_rows * x.shape[-1]
+            and x.dtype in self.dtypes
+            and self._reads(weight, x.dtype)
+            and (bias is None or self._reads(bias, x.dtype))
             and x.is_cpu
-            and weight.is_cpu
-            and weight.is_contiguous()
-            and 0 < x.numel() <= self.most_rows * x.shape[-1]
         )
+
+    def _reads(self, tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+        """Whether its numbers lie in memory, one after another, as the kernel reads them."""
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        return plain and tensor.dtype == dtype and tensor.is_cpu and tensor.is_contiguous()
 
 
 @cache
@@ -60,22 +69,41 @@ def build_plain(compiler: Compiler, folder: Path, processor_flags: Sequence[str]
     return _bound(load(SOURCE, compiler, folder, processor_flags))
 
 
-def plain_product(library: PlainLibrary, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x (..., K) times the transpose of the weight (N, K) -> (..., N), bfloat16; at most `library.most_rows` rows."""
+def plain_product(
+    library: PlainLibrary, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """x (..., K) times the transpose of the weight (N, K), plus the bias (N,) -> (..., N) in the dtype of all of them;
+    at most `library.most_rows` rows."""
     x, (outputs, columns) = x.contiguous(), weight.shape
     # What torch would check itself: the kernel reads where it is told.
-    assert x.shape[-1] == columns and library.multiplies(x, weight)
-    rows = x.numel() // columns
+    assert x.shape[-1] == columns and library.multiplies(x, weight, bias)
+    assert bias is None or bias.shape == (outputs,)
+    rows, kind = x.numel() // columns, KINDS[x.dtype]
     y = torch.empty((*x.shape[:-1], outputs), dtype=x.dtype)
-    threads = threads_for(outputs * columns, rows)
-    library.multiply(PlainJob(x.data_ptr(), weight.data_ptr(), y.data_ptr(), rows, columns, outputs, threads))
+    scratch = torch.empty(library.scratch(kind, rows, columns) + ALIGNMENT, dtype=torch.uint8)
+    laid = -(-scratch.data_ptr() // ALIGNMENT) * ALIGNMENT
+    added, threads = None if bias is None else bias.data_ptr(), threads_for(outputs * columns, rows)
+    library.multiply(
+        PlainJob(
+            x.data_ptr(), weight.data_ptr(), added, y.data_ptr(), laid, kind, rows, columns, outputs, threads
+        )
+    )  # fmt: skip
     return y
 
 
 def _bound(loaded: Loaded | Missing) -> PlainLibrary | Missing:
     if isinstance(loaded, Missing):
         return loaded
-    multiply, most = loaded.functions.windlass_plain_product, loaded.functions.windlass_most_rows
+    multiply, scratch = loaded.functions.windlass_plain_product, loaded.functions.windlass_laid_bytes
     multiply.argtypes, multiply.restype = [ctypes.POINTER(PlainJob)], None
+    scratch.argtypes, scratch.restype = [ctypes.c_int64] * 3, ctypes.c_int64
+    most = loaded.functions.windlass_most_rows
     most.argtypes, most.restype = [], ctypes.c_int64
-    return PlainLibrary(loaded.path, loaded.says, lambda job: multiply(ctypes.byref(job)), most())
+    return PlainLibrary(
+        loaded.path,
+        loaded.dtypes - {torch.float32},  # float32 gives torch's own sums, bit by bit
+        loaded.says,
+        lambda job: multiply(ctypes.byref(job)),
+        scratch,
+        most(),
+    )
