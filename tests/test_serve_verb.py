@@ -15,8 +15,8 @@ from server_world import model_with_template
 from windlass.cli.main import app
 from windlass.cli.serve_flags import ServeFlags
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import bound_socket
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import bound_socket
+from windlass.server.doors.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 

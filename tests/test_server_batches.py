@@ -14,7 +14,7 @@ import pytest
 
 from server_world import MODEL, Server, eventually, model_with_template, running
 from windlass import LLM, SamplingParams, UsageError
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 

@@ -14,10 +14,10 @@ import pytest
 from server_world import KEY, MODEL, Server, eventually, model_with_template, running
 from windlass.errors import UsageError
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import Addresses, bound_socket, is_loopback
-from windlass.server.api_error import ApiError
-from windlass.server.keys import Keys
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import Addresses, bound_socket, is_loopback
+from windlass.server.doors.keys import Keys
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.errors.api_error import ApiError
 
 LONG: dict[str, Any] = {"model": MODEL, "prompt": "O", "max_tokens": 400, "extra_body": {"ignore_eos": True}}
 

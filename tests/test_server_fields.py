@@ -1,14 +1,14 @@
-"""Which fields of a question are honoured, passed over and refused; the rule is in server/fields.py."""
+"""Which fields of a question are honoured, passed over and refused; the rule is in server/questions/fields.py."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from windlass.server.api_error import ApiError
-from windlass.server.chat_body import ChatBody
-from windlass.server.completion_body import CompletionBody
-from windlass.server.fields import BELONGS_ELSEWHERE, FOREIGN
+from windlass.server.chats.body import ChatBody
+from windlass.server.completions.body import CompletionBody
+from windlass.server.errors.api_error import ApiError
+from windlass.server.questions.fields import BELONGS_ELSEWHERE, FOREIGN
 
 TALK = [{"role": "user", "content": "Hi"}]
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -7,14 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
-from windlass.server.signals import Signals
+from windlass.server.listening.signals import Signals
 
 SOURCE = Path(__file__).parents[1] / "src"
 PATIENCE = 60
 
 BUSY = """
 import hashlib, os, signal, sys, threading
-from windlass.server.signals import Signals
+from windlass.server.listening.signals import Signals
 heard = threading.Event()
 def hear():
     os.write(1, b"heard\\n")

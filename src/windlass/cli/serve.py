@@ -17,7 +17,7 @@ from windlass.cli.output_flags import OutputFlags
 from windlass.cli.serve_flags import ServeFlags
 from windlass.errors import UsageError
 from windlass.facts.progress import Progress
-from windlass.server.addresses import bound_socket, url_of
+from windlass.server.doors.addresses import bound_socket, url_of
 
 EXAMPLES = (
     "windlass serve ./model --host-memory 24GiB --gpu-memory 8GiB",

@@ -9,8 +9,8 @@ import typer
 from windlass.cli.numbers import counting, whole
 from windlass.errors import UsageError
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import is_loopback
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import is_loopback
+from windlass.server.doors.limits import ServerLimits
 from windlass.settings import api_key
 from windlass.units import format_size, parse_size
 

@@ -11,9 +11,9 @@ from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.batch_queue.batch_queue import BatchQueue
 from windlass.jobs.service.service import Service
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.server.api_error import bad_request, not_found
-from windlass.server.limits import ServerLimits
-from windlass.server.waits import Waits
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.errors.api_error import bad_request, not_found
+from windlass.server.telling.waits import Waits
 
 T = TypeVar("T")
 

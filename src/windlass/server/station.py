@@ -17,11 +17,11 @@ from windlass.jobs.batch_queue.service_answerer import ServiceAnswerer
 from windlass.jobs.service.limits import Limits
 from windlass.jobs.service.service import Service
 from windlass.server.app import create_app
-from windlass.server.limits import ServerLimits
-from windlass.server.listening import Listening
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.listening.listening import Listening
+from windlass.server.listening.signals import Signals
 from windlass.server.served import Served
-from windlass.server.signals import Signals
-from windlass.server.waits import Waits
+from windlass.server.telling.waits import Waits
 
 
 @dataclass(frozen=True, slots=True)

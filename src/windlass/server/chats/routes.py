@@ -12,17 +12,17 @@ from starlette.responses import JSONResponse, Response
 from windlass.facts.completion import RequestOutput
 from windlass.facts.conversation import Conversation
 from windlass.jobs.service.question import Question
-from windlass.server.api_error import bad_request
-from windlass.server.asking import Asking
-from windlass.server.chat_answer import ChatChunk, ChatCompletion, ChatPiece, ChatWriter
-from windlass.server.chat_body import ChatBody
-from windlass.server.error_body import ASKING
-from windlass.server.event_stream import AnswerStream, lean
-from windlass.server.hang_up import unless_gone
-from windlass.server.sampling_body import applied
+from windlass.server.chats.answer import ChatChunk, ChatCompletion, ChatPiece, ChatWriter
+from windlass.server.chats.body import ChatBody
+from windlass.server.errors.api_error import bad_request
+from windlass.server.errors.error_body import ASKING
+from windlass.server.questions.asking import Asking
+from windlass.server.questions.event_stream import AnswerStream, lean
+from windlass.server.questions.hang_up import unless_gone
+from windlass.server.questions.sampling_body import applied
+from windlass.server.questions.structured import structured_fields
+from windlass.server.questions.usage import usage_of
 from windlass.server.served import Served
-from windlass.server.structured import structured_fields
-from windlass.server.usage import usage_of
 
 _STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 # Fields that are left out where they hold nothing; the others are null then, as clients expect.

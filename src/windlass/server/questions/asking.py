@@ -16,7 +16,7 @@ from windlass.facts.completion import RequestOutput
 from windlass.jobs.service.question import Question
 from windlass.jobs.service.service import Service
 from windlass.jobs.service.ticket import Ticket
-from windlass.server.waits import Waits
+from windlass.server.telling.waits import Waits
 
 
 class _Mailbox:

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from windlass.jobs.batch_queue.batch_record import BatchRecord
-from windlass.server.api_error import bad_request, not_found
-from windlass.server.cursor import MOST, leaf
-from windlass.server.error_body import errors
-from windlass.server.fields import check_fields
-from windlass.server.files import batches_of
-from windlass.server.sampling_body import Strict
+from windlass.server.batches.cursor import MOST, leaf
+from windlass.server.batches.files import batches_of
+from windlass.server.errors.api_error import bad_request, not_found
+from windlass.server.errors.error_body import errors
+from windlass.server.questions.fields import check_fields
+from windlass.server.questions.sampling_body import Strict
 from windlass.server.served import Served
 
 Status = Literal["validating", "in_progress", "finalizing", "completed", "cancelling", "cancelled", "failed"]

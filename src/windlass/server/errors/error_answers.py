@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from windlass.errors import NotReady, QueueFull, RequestError, UsageError, WindlassError
-from windlass.server.api_error import INVALID, SERVER, ApiError, bad_request, retry_later, unavailable
+from windlass.server.errors.api_error import INVALID, SERVER, ApiError, bad_request, retry_later, unavailable
 
 LOG = logging.getLogger("windlass")
 

@@ -9,9 +9,9 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from windlass.errors import WindlassError
-from windlass.server.api_error import ApiError
-from windlass.server.asking import Asking
-from windlass.server.error_answers import api_error
+from windlass.server.errors.api_error import ApiError
+from windlass.server.errors.error_answers import api_error
+from windlass.server.questions.asking import Asking
 
 KEEP_ALIVE = ": keep-alive\n\n"
 DONE = "data: [DONE]\n\n"

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from windlass.server.api_error import bad_request
-from windlass.server.chat_message import ChatMessage
-from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Strict, Whole
+from windlass.server.chats.message import ChatMessage
+from windlass.server.errors.api_error import bad_request
+from windlass.server.questions.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Strict, Whole
 
 
 class ToolFunction(Strict):

@@ -9,7 +9,7 @@ import asyncio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.limits import ServerLimits
 from windlass.units import format_size
 
 UPLOADS = "/v1/files"

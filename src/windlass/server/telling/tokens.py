@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from windlass.server.api_error import bad_request
-from windlass.server.chat_message import ChatMessage
-from windlass.server.error_body import errors
-from windlass.server.fields import check_fields
-from windlass.server.sampling_body import Several, Strict, Whole
+from windlass.server.chats.message import ChatMessage
+from windlass.server.errors.api_error import bad_request
+from windlass.server.errors.error_body import errors
+from windlass.server.questions.fields import check_fields
+from windlass.server.questions.sampling_body import Several, Strict, Whole
 from windlass.server.served import Served
 
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from windlass.server.api_error import bad_request
-from windlass.server.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Whole
+from windlass.server.errors.api_error import bad_request
+from windlass.server.questions.sampling_body import MAX_LOGPROBS, SamplingBody, Several, Whole
 
 OPENAI_MAX_TOKENS = 16
 

@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.logprob_forms import chat_logprobs
-from windlass.server.chat_body import ChatBody
-from windlass.server.growth import Gain, Growth
-from windlass.server.tool_calls import ToolCall, ToolCallReader
-from windlass.server.usage import Usage
+from windlass.server.chats.body import ChatBody
+from windlass.server.chats.tool_calls import ToolCall, ToolCallReader
+from windlass.server.questions.growth import Gain, Growth
+from windlass.server.questions.usage import Usage
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 

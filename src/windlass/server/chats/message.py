@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from windlass.server.api_error import bad_request
-from windlass.server.sampling_body import Several, Strict
+from windlass.server.errors.api_error import bad_request
+from windlass.server.questions.sampling_body import Several, Strict
 
 
 class TextPart(Strict):

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from windlass.facts.completion import CompletionOutput, RequestOutput
 from windlass.facts.echo import Echo
 from windlass.facts.logprob_forms import completion_logprobs
-from windlass.server.completion_body import CompletionBody
-from windlass.server.growth import Gain, Growth
-from windlass.server.usage import Usage
+from windlass.server.completions.body import CompletionBody
+from windlass.server.questions.growth import Gain, Growth
+from windlass.server.questions.usage import Usage
 
 
 class CompletionLogprobs(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from windlass.server.api_error import bad_request
+from windlass.server.errors.api_error import bad_request
 
 MOST = 10000
 

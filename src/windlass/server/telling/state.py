@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from windlass import __version__
-from windlass.server.api_error import unavailable
-from windlass.server.error_body import LOOKING, errors
+from windlass.server.errors.api_error import unavailable
+from windlass.server.errors.error_body import LOOKING, errors
 from windlass.server.served import Served
 
 

@@ -5,10 +5,10 @@ from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from windlass.server.addresses import Addresses
-from windlass.server.api_error import AUTHENTICATION, PERMISSION, ApiError
-from windlass.server.error_answers import error_response
-from windlass.server.keys import Keys
+from windlass.server.doors.addresses import Addresses
+from windlass.server.doors.keys import Keys
+from windlass.server.errors.api_error import AUTHENTICATION, PERMISSION, ApiError
+from windlass.server.errors.error_answers import error_response
 
 _OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
 """What tells nothing of anybody's work needs no key."""

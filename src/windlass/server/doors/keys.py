@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from windlass.server.api_error import retry_later
+from windlass.server.errors.api_error import retry_later
 
 NOBODY = b""
 """Who asks where no key is needed."""

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from windlass.errors import UsageError
 from windlass.facts.sampling_params import SamplingParams
-from windlass.server.api_error import bad_request
-from windlass.server.fields import check_fields
+from windlass.server.errors.api_error import bad_request
+from windlass.server.questions.fields import check_fields
 
 MAX_CHOICES = 128  # OpenAI's own limit on n
 MAX_LOGPROBS = 20  # and on top_logprobs

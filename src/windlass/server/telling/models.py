@@ -5,7 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from windlass.server.error_body import LOOKING, errors
+from windlass.server.errors.error_body import LOOKING, errors
 from windlass.server.served import Served
 
 

@@ -9,9 +9,9 @@ from starlette.responses import FileResponse, Response
 
 from windlass.jobs.batch_queue.batch_queue import BatchQueue
 from windlass.jobs.batch_queue.stored_file import BATCH, StoredFile
-from windlass.server.api_error import ApiError, bad_request, not_found
-from windlass.server.cursor import MOST, leaf
-from windlass.server.error_body import errors
+from windlass.server.batches.cursor import MOST, leaf
+from windlass.server.errors.api_error import ApiError, bad_request, not_found
+from windlass.server.errors.error_body import errors
 from windlass.server.served import Served
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from windlass.errors import UsageError
 from windlass.facts.response_format import read_response_format
 from windlass.facts.structured_outputs import StructuredOutputsParams, read_structured_outputs
-from windlass.server.api_error import bad_request
-from windlass.server.sampling_body import SamplingBody
+from windlass.server.errors.api_error import bad_request
+from windlass.server.questions.sampling_body import SamplingBody
 
 _READERS: tuple[tuple[str, Callable[[object], StructuredOutputsParams | None]], ...] = (
     ("response_format", read_response_format),

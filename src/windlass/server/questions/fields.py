@@ -11,7 +11,7 @@
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
-from windlass.server.api_error import bad_request
+from windlass.server.errors.api_error import bad_request
 
 _LIKE = 0.85  # how alike two names must be for one to be the other misspelt: `temprature`, `max_token`
 
