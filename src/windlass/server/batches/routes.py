@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from windlass.jobs.batch_queue.batch_record import BatchRecord
 from windlass.server.batches.cursor import MOST, leaf
@@ -12,10 +12,15 @@ from windlass.server.batches.files import batches_of
 from windlass.server.errors.api_error import bad_request, not_found
 from windlass.server.errors.error_body import errors
 from windlass.server.questions.fields import check_fields
-from windlass.server.questions.sampling_body import Strict
+from windlass.server.questions.sampling_body import FirstWrong, Strict
 from windlass.server.served import Served
 
 Status = Literal["validating", "in_progress", "finalizing", "completed", "cancelling", "cancelled", "failed"]
+
+
+# OpenAI's own limits on metadata.
+MAX_LABELS = 16
+Label = Annotated[str, Field(max_length=512)]
 
 
 class BatchBody(Strict):
@@ -24,7 +29,9 @@ class BatchBody(Strict):
     input_file_id: str
     endpoint: Literal["/v1/completions", "/v1/chat/completions"]
     completion_window: Literal["24h"] = "24h"
-    metadata: dict[str, Annotated[str, Field(max_length=512)]] | None = None
+    metadata: Annotated[dict[str, Label] | None, BeforeValidator(FirstWrong(Label)), Field(max_length=MAX_LABELS)] = (
+        None
+    )
 
 
 class RequestCounts(BaseModel):

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from windlass.facts.completion import RequestOutput
-from windlass.facts.conversation import Conversation
 from windlass.jobs.service.question import Question
 from windlass.server.chats.answer import ChatChunk, ChatCompletion, ChatPiece, ChatWriter
 from windlass.server.chats.body import ChatBody
@@ -86,29 +85,6 @@ def _read(served: Served, body: ChatBody) -> Question:
             "the chat template of this model knows no tools; leave them out, or take another model", "tools"
         )
     params = applied(served.defaults, body.given() | structured_fields(body))
-    messages = body.conversation()
-    if served.tokenizer.has_chat_template:
-        text = served.tokenizer.chat_text(messages, tools)
-        served.check_text("messages", text)
-        ids = tuple(served.tokenizer.encode_plain(text))
-    else:
-        text = _continued(messages)
-        served.check_text("messages", text)
-        ids = tuple(served.tokenizer.encode(text))
+    ids = served.talk(body.conversation(), tools)
     served.check_length("messages", len(ids), params.max_tokens)
     return Question(ids, params)
-
-
-def _continued(messages: list[dict[str, Any]]) -> str:
-    """A conversation as one text, for a model without a chat template, as `windlass chat` gives it. Raises ApiError."""
-    system = messages[0]["content"] if messages[0]["role"] == "system" else None
-    said = messages[system is not None :]
-    turns = [message["role"] for message in said]
-    if turns != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
-        raise bad_request(
-            "this model has no chat template: it goes on from a system message and from user and assistant by turns, "
-            "the last of them the user",
-            "messages",
-        )
-    texts = [message["content"] for message in said]
-    return Conversation(system, tuple(zip(texts[:-1:2], texts[1:-1:2], strict=True))).continuing(texts[-1])

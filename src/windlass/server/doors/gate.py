@@ -12,7 +12,10 @@ from windlass.server.errors.error_answers import error_response
 
 _OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
 """What tells nothing of anybody's work needs no key."""
-_ASKING = frozenset({"/v1/completions", "/v1/chat/completions"})
+_HOLDING = frozenset({
+    "/v1/completions", "/v1/chat/completions", "/v1/files", "/v1/batches", "/tokenize", "/detokenize"
+})  # fmt: skip
+"""What has a body that is received and worked on, and so counts in the share of a key."""
 
 
 class Gate:
@@ -31,7 +34,7 @@ class Gate:
             try:
                 self._check_addresses(scope)
                 holder = self._holder(scope)
-                if scope["path"] in _ASKING:
+                if scope["method"] == "POST" and scope["path"] in _HOLDING:
                     stack.enter_context(self._keys.working(holder))
             except ApiError as error:
                 await error_response(error)(scope, receive, send)

@@ -10,8 +10,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from windlass.errors import NotReady, QueueFull, RequestError, UsageError, WindlassError
+from windlass.errors import NotReady, QueueFull, Unavailable, UsageError, WindlassError
 from windlass.server.errors.api_error import INVALID, SERVER, ApiError, bad_request, retry_later, unavailable
+from windlass.server.errors.hung_up import HungUp
+from windlass.server.errors.what_broke import what_broke
 
 LOG = logging.getLogger("windlass")
 
@@ -23,14 +25,15 @@ def error_response(error: ApiError) -> Response:
 
 
 def api_error(error: WindlassError) -> ApiError:
-    """An error of the tree as the client is told it."""
+    """An error of the tree as the client is told it: what is wrong with the question whole, what is wrong here not."""
     if isinstance(error, QueueFull):
         return retry_later(str(error), error.retry_after)
     if isinstance(error, NotReady):
-        return unavailable(str(error))
-    if isinstance(error, RequestError | UsageError):
+        cause = error.__cause__
+        return unavailable(f"the service has failed: {what_broke(cause)}" if cause is not None else str(error))
+    if isinstance(error, UsageError):
         return bad_request(str(error))
-    return unavailable(str(error))
+    return unavailable(f"{what_broke(error)}; ask again later")
 
 
 def tell_errors(app: FastAPI) -> None:
@@ -39,6 +42,7 @@ def tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(WindlassError, _on_windlass_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(HungUp, _on_hung_up)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -49,6 +53,8 @@ async def _on_api_error(request: Request, error: Exception) -> Response:
 
 async def _on_windlass_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, WindlassError)
+    if not isinstance(error, UsageError | Unavailable):
+        LOG.warning("%s %s: %s", request.method, request.url.path, error)
     return error_response(api_error(error))
 
 
@@ -65,6 +71,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     }
     message = messages.get(error.status_code, str(error.detail))
     return error_response(ApiError(error.status_code, message, INVALID, headers=error.headers or {}))
+
+
+async def _on_hung_up(request: Request, error: Exception) -> Response:
+    """Nobody is there to read it, and nothing is wrong."""
+    return Response(status_code=204)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -9,10 +9,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from windlass.jobs.service.caught import Caught
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.listening.connection import ListeningConfig
 
-_SAID = b"\nstopping after the pass in flight; once more stops at once\n"
+_SAID = b"\nstopping after the pass in flight (or the part that is loaded now); once more stops at once\n"
 INTERRUPTED = 130
-_BACKLOG = 2048
 
 
 class Listening:
@@ -21,13 +22,10 @@ class Listening:
     `stop` ends what answers it, is called once in yet another thread, and may take as long as a pass.
     """
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, stop: Callable[[], None]) -> None:
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app, http="h11", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
-                server_header=False, proxy_headers=False, backlog=_BACKLOG,
-            )
-        )  # fmt: skip
+    def __init__(
+        self, app: ASGIApp, listener: socket.socket, stop: Callable[[], None], limits: ServerLimits | None = None
+    ) -> None:
+        self._server = uvicorn.Server(ListeningConfig(app, limits or ServerLimits()))
         self._listener = listener
         self._thread = threading.Thread(target=self._serve, name="windlass-http", daemon=True)
         self._stopping = threading.Thread(target=stop, name="windlass-stop", daemon=True)

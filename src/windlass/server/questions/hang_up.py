@@ -6,11 +6,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from windlass.server.errors.hung_up import HungUp
+
 T = TypeVar("T")
-
-
-class HungUp(Exception):
-    """The client has gone."""
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from windlass.errors import UsageError
 from windlass.facts.sampling_params import SamplingParams
@@ -22,6 +22,25 @@ Stop = Annotated[str, Field(min_length=1, max_length=MAX_STRING)]
 T = TypeVar("T")
 Several = Annotated[list[T], Field(fail_fast=True)]
 """A list that is refused at its first wrong entry: a message for each of a million would hold everybody up."""
+
+
+class FirstWrong:
+    """For an object whose values are all of a `kind`: of one with wrong entries only the first is judged."""
+
+    def __init__(self, kind: Any) -> None:
+        self._one: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+    def __call__(self, table: Any) -> Any:
+        """The object, or as much of it as shows what is wrong."""
+        for key, value in table.items() if isinstance(table, dict) else ():
+            try:
+                self._one.validate_python(value)
+            except ValidationError:
+                return {key: value}
+        return table
+
+
+Bias = Annotated[float, Field(ge=-100, le=100)]
 Stops = Annotated[Several[Stop], Field(max_length=MAX_STRINGS)]
 
 # Fields of SamplingParams that a body names alike.
@@ -64,7 +83,7 @@ class SamplingBody(Strict):
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, Bias] | None, BeforeValidator(FirstWrong(Bias))] = None
     allowed_token_ids: Annotated[Several[Whole], Field(min_length=1)] | None = None
     bad_words: Stops | None = None
     response_format: dict[str, Any] | None = None

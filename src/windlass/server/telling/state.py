@@ -13,6 +13,7 @@ from starlette.responses import Response
 from windlass import __version__
 from windlass.server.errors.api_error import unavailable
 from windlass.server.errors.error_body import LOOKING, errors
+from windlass.server.errors.what_broke import what_broke
 from windlass.server.served import Served
 
 
@@ -84,7 +85,9 @@ def telling_routes(served: Served, registry: CollectorRegistry) -> APIRouter:
     async def health() -> Health:
         """Whether questions are answered. Needs no key."""
         if served.service.state != "ready":
-            raise unavailable(f"the model is {served.service.state}: {served.service.failure or 'wait for it'}")
+            failure = served.service.failure
+            why = "wait for it" if failure is None else what_broke(failure)
+            raise unavailable(f"the model is {served.service.state}: {why}")
         return Health()
 
     @router.get("/version", responses=LOOKING)
@@ -115,7 +118,7 @@ def state_of(served: Served) -> dict[str, Any]:
     failure = served.service.failure
     return told | {
         "model": served.model,
-        "failure": None if failure is None else str(failure),
+        "failure": None if failure is None else what_broke(failure),
         "takes_batches": served.batches is not None,
         "jobs": served.batches.told() if served.batches is not None else [],
     }

@@ -78,9 +78,7 @@ def _encode(served: Served, body: TokenizeBody) -> list[int]:
         raise bad_request("give either prompt or messages", "prompt")
     if body.messages is not None:
         talk = [message.for_template(place) for place, message in enumerate(body.messages)]
-        text = served.tokenizer.chat_text(talk)
-        served.check_text("messages", text)
-        return served.tokenizer.encode_plain(text)
+        return list(served.talk(talk))
     assert body.prompt is not None
     served.check_text("prompt", body.prompt)
     if body.add_special_tokens:
