@@ -75,6 +75,7 @@ def test_of_many_wrong_entries_one_is_told(wrong: Any) -> None:
 def test_right_entries_are_taken_whole_and_too_many_labels_are_not() -> None:
     bias = {str(number): number / 10 for number in range(1000)}
     assert ChatBody(messages=TALK, logit_bias=bias).logit_bias == bias
+    assert BatchBody(input_file_id="f", endpoint="/v1/completions", metadata=None).metadata is None
     labels = {str(number): "b" for number in range(16)}
     assert BatchBody(input_file_id="f", endpoint="/v1/completions", metadata=labels).metadata == labels
     with pytest.raises(ValidationError, match="at most 16 items"):

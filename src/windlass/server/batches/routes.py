@@ -21,6 +21,7 @@ Status = Literal["validating", "in_progress", "finalizing", "completed", "cancel
 # OpenAI's own limits on metadata.
 MAX_LABELS = 16
 Label = Annotated[str, Field(max_length=512)]
+Labels = Annotated[dict[str, Label], Field(max_length=MAX_LABELS)]
 
 
 class BatchBody(Strict):
@@ -29,9 +30,7 @@ class BatchBody(Strict):
     input_file_id: str
     endpoint: Literal["/v1/completions", "/v1/chat/completions"]
     completion_window: Literal["24h"] = "24h"
-    metadata: Annotated[dict[str, Label] | None, BeforeValidator(FirstWrong(Label)), Field(max_length=MAX_LABELS)] = (
-        None
-    )
+    metadata: Annotated[Labels | None, BeforeValidator(FirstWrong(Label))] = None
 
 
 class RequestCounts(BaseModel):
