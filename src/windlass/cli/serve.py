@@ -4,12 +4,12 @@ import importlib.util
 import json
 import sys
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from windlass.cli.boxed_model import boxed_model
-from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
 from windlass.cli.display import Display, display
 from windlass.cli.exits import INTERRUPTED
 from windlass.cli.late import late
@@ -34,14 +34,7 @@ def serve(
     server: ServeFlags,
     output: OutputFlags,
     budget: BudgetFlags,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
-            show_default=False,
-        ),
-    ] = None,
+    model: MaybeModelName = None,
 ) -> None:
     """Answer OpenAI's clients over HTTP.
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from windlass.facts.completion import RequestOutput
 from windlass.jobs.service.question import Question
@@ -15,15 +15,14 @@ from windlass.server.chats.answer import ChatChunk, ChatCompletion, ChatPiece, C
 from windlass.server.chats.body import ChatBody
 from windlass.server.errors.api_error import bad_request
 from windlass.server.errors.error_body import ASKING
+from windlass.server.questions.answering import STREAMED, answered
 from windlass.server.questions.asking import Asking
-from windlass.server.questions.event_stream import AnswerStream, lean
-from windlass.server.questions.hang_up import unless_gone
+from windlass.server.questions.event_stream import lean
 from windlass.server.questions.sampling_body import applied
 from windlass.server.questions.structured import structured_fields
 from windlass.server.questions.usage import usage_of
 from windlass.server.served import Served
 
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 # Fields that are left out where they hold nothing; the others are null then, as clients expect.
 _OPTIONAL = ("token_ids", "tool_calls")
 _OPTIONAL_IN_PIECES = (*_OPTIONAL, "role", "content", "usage")
@@ -34,7 +33,7 @@ def chat_routes(served: Served) -> APIRouter:
     router = APIRouter(tags=["ask"])
 
     @router.post(
-        "/v1/chat/completions", response_model=None, responses=ASKING | {200: {"model": ChatCompletion, **_STREAM}}
+        "/v1/chat/completions", response_model=None, responses=ASKING | {200: {"model": ChatCompletion, **STREAMED}}
     )
     async def chat(body: ChatBody, request: Request) -> Response:
         """Goes on with a conversation, by the model's own chat template."""
@@ -44,15 +43,14 @@ def chat_routes(served: Served) -> APIRouter:
         asking = Asking(served.service, [question], served.waits, served.limits.keep_alive)
         told = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": served.model}
         writer = ChatWriter(body)
-        await asking.begin()
-        if body.stream:
-            return AnswerStream(asking, _pieces(asking, writer, ChatChunk(**told, choices=[]), body))
-        try:
-            [output] = await unless_gone(request, asking.finished())
-        finally:
-            asking.give_up()
-        answer = ChatCompletion(**told, choices=writer.choices(output), usage=usage_of([output]))
-        return JSONResponse(lean(answer, *_OPTIONAL))
+
+        def whole(outputs: list[RequestOutput]) -> dict[str, Any]:
+            [output] = outputs
+            answer = ChatCompletion(**told, choices=writer.choices(output), usage=usage_of(outputs))
+            return lean(answer, *_OPTIONAL)
+
+        pieces = _pieces(asking, writer, ChatChunk(**told, choices=[]), body) if body.stream else None
+        return await answered(request, asking, pieces, whole)
 
     return router
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from windlass.facts.completion import RequestOutput
 from windlass.facts.echo import Echo
@@ -17,15 +17,13 @@ from windlass.server.completions.answer import Completion, CompletionWriter
 from windlass.server.completions.body import CompletionBody
 from windlass.server.errors.api_error import bad_request
 from windlass.server.errors.error_body import ASKING
+from windlass.server.questions.answering import STREAMED, answered
 from windlass.server.questions.asking import Asking
-from windlass.server.questions.event_stream import AnswerStream, lean
-from windlass.server.questions.hang_up import unless_gone
+from windlass.server.questions.event_stream import lean
 from windlass.server.questions.sampling_body import applied
 from windlass.server.questions.structured import structured_fields
 from windlass.server.questions.usage import usage_of
 from windlass.server.served import Served
-
-_STREAM = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ def completion_routes(served: Served) -> APIRouter:
     """The route."""
     router = APIRouter(tags=["ask"])
 
-    @router.post("/v1/completions", response_model=None, responses=ASKING | {200: {"model": Completion, **_STREAM}})
+    @router.post("/v1/completions", response_model=None, responses=ASKING | {200: {"model": Completion, **STREAMED}})
     async def complete(body: CompletionBody, request: Request) -> Response:
         """Goes on from prompts: texts or token ids, one or several."""
         served.check_model(body.model)
@@ -49,16 +47,14 @@ def completion_routes(served: Served) -> APIRouter:
         asking = Asking(served.service, asked.questions, served.waits, served.limits.keep_alive)
         head = Completion(id=f"cmpl-{uuid4().hex}", created=int(time.time()), model=served.model, choices=[])
         writer = CompletionWriter(body, asked.echoes)
-        await asking.begin()
-        if body.stream:
-            return AnswerStream(asking, _pieces(asking, writer, head, body))
-        try:
-            outputs = await unless_gone(request, asking.finished())
-        finally:
-            asking.give_up()
-        choices = [choice for number, output in enumerate(outputs) for choice in writer.pieces(number, output)]
-        usage = usage_of(outputs, body.scores_only)
-        return JSONResponse(lean(head.model_copy(update={"choices": choices, "usage": usage}), "token_ids"))
+
+        def whole(outputs: list[RequestOutput]) -> dict[str, Any]:
+            choices = [choice for number, output in enumerate(outputs) for choice in writer.pieces(number, output)]
+            usage = usage_of(outputs, body.scores_only)
+            return lean(head.model_copy(update={"choices": choices, "usage": usage}), "token_ids")
+
+        pieces = _pieces(asking, writer, head, body) if body.stream else None
+        return await answered(request, asking, pieces, whole)
 
     return router
 
