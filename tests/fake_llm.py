@@ -20,13 +20,18 @@ PLAN = Plan(
 class FakeTokenizer:
     """A character is a token, its id the code point. Only messages of a user can be asked."""
 
+    has_chat_template = True
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) for character in text]
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def encode_plain(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def chat_text(self, messages: Sequence[Mapping[str, str]], tools: object = None) -> str:
         if any(message["role"] != "user" for message in messages):
             raise UsageError("this template knows users only")
-        return self.encode("".join(message["content"] for message in messages))
+        return "".join(message["content"] for message in messages)
 
 
 class FakeLLM:

@@ -19,8 +19,8 @@ from windlass.facts.job_identity import JobIdentity
 from windlass.facts.sampling_facts import sampling_facts
 from windlass.jobs.service.limits import Limits
 from windlass.packaged_model import packaged_model_folder
-from windlass.server.addresses import bound_socket, url_of
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import bound_socket, url_of
+from windlass.server.doors.limits import ServerLimits
 from windlass.server.station import BatchOrders, Doors, Station
 
 MODEL, KEY = "box", "sesame"

@@ -34,8 +34,8 @@ class Words(FakeTokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(map(chr, ids))
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        return self.encode("".join(f"{m['role'][0]}:{m['content']}\n" for m in messages) + "a:")
+    def chat_text(self, messages: Sequence[Mapping[str, str]], tools: object = None) -> str:
+        return "".join(f"{m['role'][0]}:{m['content']}\n" for m in messages) + "a:"
 
 
 class Engine(FakeLLM):

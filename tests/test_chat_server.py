@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from windlass.cli.main import app
-from windlass.errors import ModelError, ModelNotFound, RequestError, UsageError, WindlassError
+from windlass.errors import ModelError, ModelNotFound, NotReady, QueueFull, RequestError, UsageError, WindlassError
 from windlass.facts.chat_event import AnswerEnd, AnswerText, ChatEvent, Notice
 from windlass.jobs.chat import Chat
 from windlass.jobs.chat_server import ChatServer
@@ -30,6 +30,9 @@ class Server(ThreadingHTTPServer):
         self.keys: list[str | None] = []
         self.finish, self.breaks_off, self.goes_on = "stop", False, False
         self.gone = threading.Event()
+        self.full_for = 0
+        self.waits: list[float] = []
+        self.state: bytes | None = None
 
     @property
     def url(self) -> str:
@@ -41,13 +44,19 @@ class Door(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.keys.append(self.headers.get("Authorization"))
-        if self.server.refusal is not None:
+        if self.path == "/windlass/state":
+            self._answer(200 if self.server.state else 404, {}, self.server.state or b"no")
+        elif self.server.refusal is not None:
             self._answer(*self.server.refusal)
         else:
             self._answer(200, {}, json.dumps({"data": [{"id": "small"}, {"id": "big"}]}).encode())
 
     def do_POST(self) -> None:
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        if self.server.full_for:
+            self.server.full_for -= 1
+            self._answer(429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}')
+            return
         if self.server.refusal is not None:
             self._answer(*self.server.refusal)
             return
@@ -102,7 +111,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def door(server: Server) -> Iterator[ChatServer]:
-    with closing(ChatServer(server.url, "secret")) as door:
+    with closing(ChatServer(server.url, "secret", server.waits.append)) as door:
         yield door
 
 
@@ -167,11 +176,12 @@ def test_an_answer_that_is_stopped_frees_its_place_on_the_server(server: Server,
             UsageError,
             "refuses the key: no such key; give another",
         ),
-        ((429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}'), ModelError, "now: full; ask again in 7 s"),
-        ((429, {}, b""), ModelError, "Too Many Requests; ask again later"),
+        ((429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}'), QueueFull, "now: full; ask again in 7 s"),
+        ((429, {}, b""), QueueFull, "Too Many Requests; ask again later"),
         ((404, {}, b"<html>\nno"), ModelNotFound, "answers 404: <html>; check --url and the name of the model"),
         ((400, {}, b'{"error": {"message": "too long"}}'), RequestError, "refuses the question: too long"),
-        ((503, {}, b'{"error": {"message": "loading"}}'), ModelError, "answers 503: loading; ask again later"),
+        ((503, {}, b'{"error": {"message": "loading"}}'), NotReady, "cannot answer now: loading; ask again later"),
+        ((500, {}, b'{"error": {"message": "a bug"}}'), ModelError, "answers 500: a bug; ask again later"),
         ((200, {}, b"data: {nonsense\n\n"), ModelError, "which is no JSON; check --url"),
         ((200, {}, b'data: {"error": {"message": "oops"}}\n\n'), ModelError, "broke its answer off: oops; ask again"),
         ((200, {}, b'data: {"choices": [3]}'), ModelError, "which is no piece of an answer"),
@@ -190,6 +200,52 @@ def test_what_the_server_refuses_is_a_line_and_leaves_the_conversation(
     server.refusal = None
     after(talk, "Why?")
     assert len(talk.conversation.exchanges) == 2
+
+
+def test_a_server_that_is_full_is_asked_again_when_it_said(server: Server, door: ChatServer) -> None:
+    talk, server.full_for = Chat(RemoteAnswerer(door, "small", {})), 3
+    after(talk, "Hi")
+    assert server.waits == [7.0, 7.0, 7.0] and len(server.bodies) == 4
+    assert talk.conversation.exchanges == (("Hi", "Hello 日本"),)
+
+
+def test_but_not_for_ever_and_not_where_it_would_take_long(server: Server, door: ChatServer) -> None:
+    talk, server.full_for = Chat(RemoteAnswerer(door, "small", {})), 100
+    with pytest.raises(QueueFull, match="ask again in 7 s"):
+        after(talk, "Hi")
+    assert server.waits == [7.0, 7.0, 7.0] and len(server.bodies) == 4
+    server.full_for, server.refusal = 0, (429, {"Retry-After": "60"}, b"")
+    with pytest.raises(QueueFull, match="ask again in 60 s"):
+        after(talk, "Hi")
+    assert len(server.waits) == 3 and len(server.bodies) == 5
+
+
+def test_stats_are_what_the_server_tells_and_no_zeros(server: Server, door: ChatServer) -> None:
+    talk = Chat(RemoteAnswerer(door, "small", {}))
+    [context] = said(after(talk, "/stats")).splitlines()
+    assert context.startswith("context ")
+    lines = said(after(talk, "Hi", "Why?", "/stats")).splitlines()
+    assert lines[1:] == ["tokens   10 read, 6 written, in 2 answer(s)"]
+    part = {"kind": "weights", "bytes": 3 << 30, "used": 0}
+    server.state = json.dumps({
+        "speed": {"tokens_per_second": 12.5, "forecast": None}, "queue": {"running": 2, "waiting": 1},
+        "tiers": [{"name": "host", "budget": 4 << 30, "parts": [part, {"kind": "free", "bytes": 1 << 30}]}],
+        "binds": "the disk",
+    }).encode()  # fmt: skip
+    assert said(after(talk, "/stats")).splitlines()[2:] == [
+        "speed    12.5 tok/s for all who ask, in the last passes",
+        "queue    2 answered now, 1 wait",
+        "memory   host 3.00 GiB of 4.00 GiB",
+        "bound by the disk",
+    ]
+
+
+@pytest.mark.parametrize(
+    "state", [b"[]", b"no JSON", b'{"speed": 3, "tiers": [{"name": 1}, 2], "queue": {"running": "x"}}']
+)
+def test_a_state_of_another_kind_tells_nothing(server: Server, door: ChatServer, state: bytes) -> None:
+    server.state = state
+    assert len(said(after(Chat(RemoteAnswerer(door, "small", {})), "/stats")).splitlines()) == 1
 
 
 def test_an_answer_that_breaks_off_is_kept_as_far_as_it_came(server: Server, door: ChatServer) -> None:
@@ -214,6 +270,7 @@ class TestTheVerb:
         result = chat("big", "--url", server.url, "--json", "-q", "--api-key", "k", given="Hi\n")
         row = json.loads(result.stdout)
         assert (row["prompt"], row["text"], row["finish_reason"]) == ("Hi", "Hello 日本", "stop")
+        assert row["report"] is None, "nothing was measured here"
 
     @pytest.mark.parametrize(
         ("arguments", "code", "message"),

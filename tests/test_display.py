@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from windlass.cli.bars import Bars
-from windlass.cli.display import display
+from windlass.cli.display import LogLines, display
 from windlass.cli.progress_text import disk_text, done_text, json_line, left_text, memory_text, speed_text
 from windlass.facts.progress import Progress
 from windlass.units import GIB
@@ -119,6 +119,29 @@ def test_on_a_terminal_the_bars_are_on_standard_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with display(quiet=False) as screen:
         assert isinstance(screen, Bars)
+
+
+def test_a_log_has_a_few_lines_for_people_however_often_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    log = LogLines(lambda: now)
+    for done in range(1, 1001):
+        now += 0.025  # 25 s of loading
+        log.on_progress(event("load", done=done * 10**6, total=10**9))
+    log.on_progress(event("pack", done=1, total=4))
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and [line.split()[0] for line in lines] == ["load"] * 4 + ["pack"]
+    assert lines[0].startswith("load     1.00 MB of 1.00 GB, disk 1.92 of 2.41 GB/s, mem 1.20 of 4.00 GiB")
+    assert lines[3].startswith("load     1.00 of 1.00 GB")
+
+
+def test_a_log_is_for_what_is_no_terminal_and_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with display(quiet=False, lines=True) as screen:
+        screen.on_progress(event())
+    assert "{" not in capsys.readouterr().err
+    with display(quiet=True, lines=True) as screen:
+        screen.on_progress(event())
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx2
@@ -12,11 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from server_world import PATIENCE, model_with_template
+from windlass.cli.display import LogLines
 from windlass.cli.main import app
 from windlass.cli.serve_flags import ServeFlags
+from windlass.facts.progress import Progress
+from windlass.jobs.service.desk import Desk
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import bound_socket
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import bound_socket
+from windlass.server.doors.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -70,24 +74,40 @@ def test_defaults_of_flags_are_those_of_the_limits() -> None:
     assert flags.service_limits(None) == Limits()
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("ending", "name", "flags"),
+    [(signal.SIGINT, "box", ("--served-model-name", "box")), (signal.SIGTERM, "llama", ())],
+)
 def test_it_says_where_it_listens_answers_and_ends_at_a_signal(
-    model: Path, tmp_path: Path, ending: signal.Signals
+    model: Path, tmp_path: Path, ending: signal.Signals, name: str, flags: tuple[str, ...]
 ) -> None:
+    """Without a name of its own a model is called by its last folder, and no client hears of the others."""
+    path = tmp_path / "private" / "llama"
+    path.parent.mkdir()
+    path.symlink_to(model)
     command = [
-        sys.executable, "-m", "windlass", "serve", str(model), "--port", "0", "--json", "--served-model-name", "box",
-        "--jobs", str(tmp_path / "jobs"), "--interactive-reserve", "64", "--device", "cpu", "--dtype", "float32",
+        sys.executable, "-m", "windlass", "serve", str(path), "--port", "0", "--json", *flags, "--jobs",
+        str(path.parent / "jobs"), "--interactive-reserve", "64", "--device", "cpu", "--dtype", "float32",
     ]  # fmt: skip
     environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE), "WINDLASS_API_KEY": "sesame"}
     with subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         told = json.loads(process.stdout.readline())
-        assert (told["model"], told["state"]) == ("box", "ready")
+        assert (told["model"], told["state"]) == (name, "ready")
         headers = {"Authorization": "Bearer sesame"}
         with httpx2.Client(base_url=told["url"], headers=headers, timeout=PATIENCE) as http:
-            answer = http.post("/v1/completions", json={"prompt": "O", "max_tokens": 2, "model": "box"})
-            assert answer.status_code == 200
+            answer = http.post("/v1/completions", json={"prompt": "O", "max_tokens": 2, "model": name})
+            assert (answer.status_code, answer.json()["model"]) == (200, name)
+            given = http.post("/v1/completions", json={"prompt": "O", "max_tokens": 2, "model": str(path)})
+            assert given.status_code == (404 if flags else 200), (
+                "the path as given is the model's name unless it has one"
+            )
             assert http.get("/v1/batches").json()["data"] == []
+            assert http.get("/v1/models").json()["data"][0]["id"] == name
+            wrong = http.post("/v1/completions", json={"prompt": "O", "model": "other"})
+            assert wrong.status_code == 404 and f"this server has '{name}'" in wrong.text
+            for place in ("/v1/models", "/windlass/state", "/metrics", "/health", "/docs", "/v1/files"):
+                assert "private" not in http.get(place).text
         process.send_signal(ending)
         out, said = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
@@ -96,6 +116,7 @@ def test_it_says_where_it_listens_answers_and_ends_at_a_signal(
     assert "stopping after the pass in flight" in said
     assert "Traceback" not in said
     assert "sesame" not in said
+    assert "progress" not in said and len(said.splitlines()) < 12, "a log for people where there is no terminal"
 
 
 def test_a_budget_that_is_too_small_ends_it_with_the_reason(model: Path) -> None:
@@ -106,3 +127,26 @@ def test_a_budget_that_is_too_small_ends_it_with_the_reason(model: Path) -> None
     [*_, line] = ended.stderr.splitlines()
     assert "the budget is 1.00 MiB" in line
     assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_while_it_loads_ends_it_after_the_part_at_hand(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts: list[int] = []
+    closing = threading.Event()
+    close = Desk.close
+
+    def hear(self: Desk) -> None:
+        close(self)
+        closing.set()
+
+    def press(self: LogLines, event: Progress) -> None:
+        parts.append(event.done)
+        signal.raise_signal(signal.SIGINT)
+        assert closing.wait(60)
+
+    monkeypatch.setattr(Desk, "close", hear)
+    monkeypatch.setattr(LogLines, "on_progress", press)
+    ended = CliRunner().invoke(app, ["serve", str(model), "--port", "0", "--json"])
+    assert (ended.exit_code, ended.stdout) == (130, ""), ended.output
+    assert len(parts) == 1 and "Traceback" not in capfd.readouterr().err

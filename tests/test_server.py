@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from server_world import KEY, MODEL, Server, model_with_template, running
 from windlass import LLM, SamplingParams
 from windlass.packaged_model import packaged_model_folder
-from windlass.server.chat_body import ChatBody
-from windlass.server.completion_body import CompletionBody
+from windlass.server.chats.body import ChatBody
+from windlass.server.completions.body import CompletionBody
 
 PROMPT = "ROMEO:\n"
 TALK: list[Any] = [{"role": "user", "content": "Good morrow!"}]

@@ -14,7 +14,7 @@ import pytest
 
 from server_world import MODEL, PATIENCE, Server, eventually, model_with_template, running
 from windlass import LLM, SamplingParams, UsageError
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.limits import ServerLimits
 
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
@@ -212,6 +212,38 @@ def test_a_server_that_was_stopped_goes_on_where_it_was(model: Path, tmp_path: P
     assert len(answers) == 30
     assert {row["custom_id"] for row in answers} == {row["custom_id"] for row in rows}
     assert len({row["response"]["body"]["choices"][0]["text"] for row in answers}) == 1
+
+
+def test_without_a_chat_template_a_row_is_answered_as_a_question_is(tmp_path: Path) -> None:
+    plain = model_with_template(tmp_path / "plain", None)
+    with running(Server(plain, jobs=tmp_path / "jobs")) as server, server.client() as client:
+        batch = ended(client, sent(client, chat("a", "Speak")))
+        [row] = lines(client, batch.output_file_id)
+        talk: list[Any] = [{"role": "user", "content": "Speak"}]
+        asked = client.chat.completions.create(model=MODEL, messages=talk, max_tokens=4)
+        refused = chat("b", "Speak")
+        refused["body"]["messages"] *= 2
+        failed = ended(client, sent(client, refused))
+        [error] = lines(client, failed.error_file_id)
+        with server.http() as http:
+            tokens = http.post("/tokenize", json={"messages": talk}).json()["tokens"]
+    assert row["response"]["body"]["choices"][0]["message"]["content"] == asked.choices[0].message.content
+    assert row["response"]["body"]["usage"]["prompt_tokens"] == len(tokens)
+    assert "this model has no chat template: it goes on from a system message" in error["error"]["message"]
+
+
+def test_a_batch_that_fails_tells_no_folder(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "private" / "jobs"
+    with running(Server(model, jobs=folder)) as server, server.client() as client:
+        server.held.stop()
+        first = sent(client, *(completion(str(number), "O", max_tokens=50) for number in range(30)))
+        eventually(lambda: client.batches.retrieve(first.id).status == "in_progress")
+        second = sent(client, completion("a", "O"))
+        (folder / "files" / f"{second.input_file_id}.jsonl").unlink()
+        server.held.go()
+        told = ended(client, second).errors.data[0].message
+    assert told.startswith(f"there is no file files/{second.input_file_id}.jsonl;")
+    assert "private" not in told
 
 
 def test_a_second_server_in_one_folder_is_refused(server: Server, model: Path, jobs: Path) -> None:

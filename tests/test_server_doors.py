@@ -1,9 +1,11 @@
 """Who may ask a server, and how much: keys, names, origins, sizes, and shares that are full."""
 
 import asyncio
+import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,12 @@ import openai
 import pytest
 
 from server_world import KEY, MODEL, PATIENCE, Server, eventually, model_with_template, running
-from windlass.errors import UsageError
+from windlass.errors import StorageError, UsageError, WindlassError
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import Addresses, bound_socket, is_loopback
-from windlass.server.api_error import ApiError
-from windlass.server.keys import Keys
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import Addresses, bound_socket, is_loopback
+from windlass.server.doors.keys import Keys
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.errors.api_error import ApiError
 
 LONG: dict[str, Any] = {"model": MODEL, "prompt": "O", "max_tokens": 400, "extra_body": {"ignore_eos": True}}
 
@@ -153,6 +155,129 @@ def test_a_body_that_stops_coming_is_given_up_and_leaves_its_share(model: Path) 
                 assert told.readline().split()[1] == status
 
 
+@pytest.fixture
+def narrow(model: Path) -> Iterator[Server]:
+    """Two connections may be open, and headers must be whole in a fifth of a second."""
+    limits = ServerLimits(head_pause=0.2, max_connections=2, keep_alive=0.05)
+    with running(Server(model, limits=limits)) as server:
+        yield server
+
+
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60)
+
+
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def answered(client: socket.socket) -> bytes:
+    """The status of an answer that is read to its end."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        head += client.recv(1)
+    client.recv(int(head.lower().split(b"content-length: ")[1].split()[0]), socket.MSG_WAITALL)
+    return head.split()[1]
+
+
+def test_headers_that_do_not_come_are_given_up(narrow: Server) -> None:
+    with connected(narrow) as silent:
+        assert silent.recv(1) == b"", "closed without a word, as browsers expect of a connection that they keep ready"
+    with connected(narrow) as slow:
+        slow.sendall(GET)
+        slow.settimeout(0.02)
+        told = b""
+        while not told:  # a byte now and then buys no time
+            with suppress(TimeoutError):
+                told = slow.recv(1)
+            if not told:
+                slow.sendall(b"x")
+        slow.settimeout(60)
+        told += slow.makefile("rb").read()
+    assert told.startswith(b"HTTP/1.1 408 ") and b"the headers were not whole within 0.2 s" in told
+
+
+def test_a_connection_that_is_kept_alive_may_rest_for_longer(narrow: Server) -> None:
+    with connected(narrow) as client:
+        client.sendall(GET + b"\r\n")
+        assert answered(client) == b"200"
+        client.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        client.settimeout(60)
+        client.sendall(GET + b"\r\n")
+        assert answered(client) == b"200"
+        client.sendall(GET)  # the next one's headers have their time too
+        assert client.recv(12) == b"HTTP/1.1 408"
+
+
+def test_a_newcomer_has_the_place_of_the_connection_that_waits_longest(model: Path) -> None:
+    limits = ServerLimits(max_connections=2)
+    with (
+        running(Server(model, limits=limits)) as server,
+        connected(server) as first,
+        connected(server) as second,
+    ):
+        for client in (second, first):
+            client.sendall(GET + b"\r\n")
+            assert answered(client) == b"200"
+        with connected(server) as third:
+            third.sendall(GET + b"\r\n")
+            assert answered(third) == b"200"
+        with pytest.raises(ConnectionError):
+            if not second.recv(1):
+                raise ConnectionResetError
+        first.sendall(GET + b"\r\n")
+        assert answered(first) == b"200"
+
+
+def test_where_every_connection_has_a_request_in_work_the_next_is_told_so(narrow: Server) -> None:
+    narrow.held.stop()
+    ask = json.dumps({"prompt": "O", "max_tokens": 9, "stream": True}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
+    with connected(narrow) as first, connected(narrow) as second:
+        for client in (first, second):
+            client.sendall(head.encode() + ask)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        with connected(narrow) as third:
+            told = third.makefile("rb").read()
+        narrow.held.go()
+    assert told.startswith(b"HTTP/1.1 503 ") and b"retry-after" in told.lower()
+    assert b"2 connections have a request in work" in told
+
+
+def test_a_share_counts_uploads_and_not_looks(model: Path, tmp_path: Path) -> None:
+    limits = ServerLimits(max_requests_per_key=1)
+    with running(Server(model, tmp_path / "jobs", limits=limits)) as server:
+        head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+        with connected(server) as sender, server.http() as http:
+            sender.sendall(
+                f"{head}Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 99\r\n\r\n".encode()
+            )
+            eventually(lambda: http.post("/tokenize", json={"prompt": "O"}).status_code == 429)
+            for path in ("/v1/files", "/v1/batches", "/v1/completions"):
+                assert http.post(path, json={}).status_code == 429, path
+            assert http.get("/v1/files").status_code == http.get("/windlass/state").status_code == 200
+        with server.http() as http:
+            eventually(lambda: http.post("/tokenize", json={"prompt": "O"}).status_code == 200)
+
+
+def test_a_client_that_goes_is_no_bug(held: Server, caplog: pytest.LogCaptureFixture) -> None:
+    with connected(held) as client:
+        ask = json.dumps({"prompt": "O", "max_tokens": 9}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
+        client.sendall(head.encode() + ask)
+        eventually(lambda: held.station.service.open_tickets == 1)
+    eventually(lambda: held.station.service.open_tickets == 0)
+    with connected(held) as client:
+        client.sendall(b"nonsense\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 400"
+    with held.http() as http:
+        assert http.get("/health").status_code == 200, "and what went before is over"
+    assert caplog.records == []
+
+
 def test_a_silent_stream_says_that_it_is_there(held: Server) -> None:
     body = {"prompt": "O", "max_tokens": 3, "stream": True}
     with held.http() as http, http.stream("POST", "/v1/completions", json=body) as answer:
@@ -227,6 +352,41 @@ def test_what_is_not_loaded_yet_is_503(model: Path) -> None:
     assert "the model is being loaded" in asked.json()["error"]["message"]
     assert "retry-after" in asked.headers
     assert (state.status_code, state.json()["state"], metrics.status_code) == (200, "loading", 200)
+
+
+def test_what_breaks_is_told_by_its_kind_and_the_log_has_the_rest(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(model)
+    broken = StorageError("/home/private/model.safetensors cannot be read at byte 0; look at the disk")
+
+    def breaks(*arguments: Any) -> Iterator[Any]:
+        yield from ()
+        if server.station.service.open_tickets:
+            raise broken
+        arguments[0].next(True)
+        raise broken
+
+    def run() -> None:
+        with pytest.raises(WindlassError, match="/home/private"):  # whoever started it hears it all
+            server.station.run(server._ready.set)
+
+    server.llm.serve, server._thread = breaks, threading.Thread(target=run)
+    with running(server), server.http() as http:
+        asked = http.post("/v1/completions", json={"prompt": "O"})
+        eventually(lambda: http.get("/health").status_code == 200)
+
+        def gone(*_: Any) -> None:
+            raise broken
+
+        server.llm.prepare = gone
+        lost = http.post("/v1/completions", json={"prompt": "O"})
+        eventually(lambda: server.station.service.state == "failed")
+        later = [http.post("/v1/completions", json={"prompt": "O"}), http.get("/health"), http.get("/windlass/state")]
+    for answer in (asked, lost, *later):
+        assert "private" not in answer.text and "a disk of the server failed (its log says more)" in answer.text
+    assert [answer.status_code for answer in (asked, lost, *later)] == [503, 503, 503, 503, 200]
+    assert any("/home/private" in record.getMessage() for record in caplog.records)
 
 
 def test_a_stream_that_the_service_leaves_ends_with_an_error(model: Path) -> None:

@@ -1,14 +1,15 @@
-"""Which fields of a question are honoured, passed over and refused; the rule is in server/fields.py."""
+"""Which fields of a question are honoured, passed over and refused; the rule is in server/questions/fields.py."""
 
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from windlass.server.api_error import ApiError
-from windlass.server.chat_body import ChatBody
-from windlass.server.completion_body import CompletionBody
-from windlass.server.fields import BELONGS_ELSEWHERE, FOREIGN
+from windlass.server.batches.routes import BatchBody
+from windlass.server.chats.body import ChatBody
+from windlass.server.completions.body import CompletionBody
+from windlass.server.errors.api_error import ApiError
+from windlass.server.questions.fields import BELONGS_ELSEWHERE, FOREIGN
 
 TALK = [{"role": "user", "content": "Hi"}]
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -55,6 +56,30 @@ def test_what_would_not_is_passed_over(fields: dict[str, Any]) -> None:
 def test_null_asks_for_nothing_wherever_it_stands() -> None:
     names = (FOREIGN.keys() | BELONGS_ELSEWHERE.keys() | ChatBody.model_fields.keys()) - {"messages"}
     ChatBody(messages=TALK, **dict.fromkeys(names)).check()
+
+
+@pytest.mark.parametrize("wrong", ["x", 101, None, True, float("nan")])
+def test_of_many_wrong_entries_one_is_told(wrong: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        ChatBody(messages=TALK, logit_bias={"3": 1, **{str(number): wrong for number in range(5, 1000)}})
+    assert [error["loc"] for error in caught.value.errors()] == [("logit_bias", "5")]
+    with pytest.raises(ValidationError) as caught:
+        BatchBody(
+            input_file_id="f",
+            endpoint="/v1/completions",
+            metadata={"a": "b", **dict.fromkeys(map(str, range(1000)), 5)},
+        )
+    assert [error["loc"] for error in caught.value.errors()] == [("metadata", "0")]
+
+
+def test_right_entries_are_taken_whole_and_too_many_labels_are_not() -> None:
+    bias = {str(number): number / 10 for number in range(1000)}
+    assert ChatBody(messages=TALK, logit_bias=bias).logit_bias == bias
+    assert BatchBody(input_file_id="f", endpoint="/v1/completions", metadata=None).metadata is None
+    labels = {str(number): "b" for number in range(16)}
+    assert BatchBody(input_file_id="f", endpoint="/v1/completions", metadata=labels).metadata == labels
+    with pytest.raises(ValidationError, match="at most 16 items"):
+        BatchBody(input_file_id="f", endpoint="/v1/completions", metadata=labels | {"one": "more"})
 
 
 def test_no_field_is_both_honoured_and_refused() -> None:

@@ -9,7 +9,9 @@ from checkpoints import greedy_answers, random_model, random_prompts, save
 from service_world import PATIENCE, Gate, asked, served
 from windlass.engine.llm import LLM
 from windlass.errors import NotReady, QueueFull, RequestError, UsageError
+from windlass.facts.plan import Plan
 from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.workload import Workload
 from windlass.jobs.service.limits import Limits
 from windlass.jobs.service.question import Question
 from windlass.jobs.service.service import Service
@@ -43,6 +45,23 @@ def test_the_answers_are_those_of_transformers_told_token_by_token(llama: tuple[
             assert told == [answer[: count + 1] for count in range(TOKENS)]
         assert service.open_tickets == 0
     assert service.state == "closed"
+
+
+def test_what_the_first_form_takes_is_there_before_the_plan_is_made(llama: tuple[Path, list[list[int]]]) -> None:
+    told: list[str] = []
+
+    class Telling(LLM):
+        def check(self, sampling_params: SamplingParams) -> None:
+            told.append("form" if sampling_params.structured_outputs else "other")
+            super().check(sampling_params)
+
+        def prepare(self, workload: Workload) -> Plan:
+            told.append("plan")
+            return super().prepare(workload)
+
+    with served(Telling(llama[0]), LIMITS) as service:
+        assert told == ["form", "plan"], "and a model without tokenizer is served all the same"
+        assert service.state == "ready"
 
 
 def test_a_question_that_comes_later_joins_those_that_run(llama: tuple[Path, list[list[int]]]) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from windlass.server.tool_calls import ToolCall, ToolCallReader
+from windlass.server.chats.tool_calls import ToolCall, ToolCallReader
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Türin"}}\n</tool_call>'
 PARSED = ToolCall("weather", '{"city": "Türin"}')

@@ -18,6 +18,15 @@ ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder, a GGUF file or a Hugging Face id.", show_default=False)
 ]
 
+MaybeModelName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
+        show_default=False,
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class BudgetFlags:

@@ -10,7 +10,7 @@ import typer
 
 from windlass.cli.answer_json import answer_dict
 from windlass.cli.boxed_model import boxed_model
-from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
 from windlass.cli.display import Screens
 from windlass.cli.gentle_stop import GentleStop
 from windlass.cli.input_text import input_lines
@@ -49,14 +49,7 @@ def chat(
     sampling: ChatSamplingFlags,
     output: OutputFlags,
     budget: BudgetFlags,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
-            show_default=False,
-        ),
-    ] = None,
+    model: MaybeModelName = None,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="System message.", rich_help_panel="Prompt")
     ] = None,

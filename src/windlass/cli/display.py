@@ -1,13 +1,17 @@
 """What a person or a machine sees while a run goes on; always on standard error, never in the results."""
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from windlass.cli.late import late
-from windlass.cli.progress_text import json_line
+from windlass.cli.progress_text import disk_text, done_text, json_line, left_text, memory_text
 from windlass.facts.progress import Progress
+
+# Seconds between two lines of a log about one thing that takes long.
+_LOG_EVERY = 10.0
 
 
 class Display(Protocol):
@@ -51,6 +55,29 @@ class StepLines:
         """Nothing is drawn, nothing to stop."""
 
 
+class LogLines:
+    """Standard error is the log of something that runs for long: a few lines for people, however long it takes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._phase, self._told = clock, "", 0.0
+
+    def on_progress(self, event: Progress) -> None:
+        """A line when something begins, when it is done, and now and then between."""
+        now = self._clock()
+        if event.phase == self._phase and event.done < event.total and now - self._told < _LOG_EVERY:
+            return
+        self._phase, self._told = event.phase, now
+        parts = (done_text(event), disk_text(event), memory_text(event), left_text(event))
+        self.say([f"{event.phase:<8} {', '.join(part for part in parts if part)}"])
+
+    def say(self, lines: Iterable[str]) -> None:
+        """As they are."""
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is drawn, nothing to stop."""
+
+
 class Screens:
     """One display after another in a session of many turns; bars of a turn are gone when it is over."""
 
@@ -83,9 +110,12 @@ class Screens:
 
 
 @contextmanager
-def display(quiet: bool) -> Iterator[Display]:
-    """The display that suits standard error, closed at the end whatever happens."""
-    screen = _suited(quiet)
+def display(quiet: bool, lines: bool = False) -> Iterator[Display]:
+    """The display that suits standard error, closed at the end whatever happens.
+
+    With `lines` what is no terminal is told in lines for people, as a log, and not in JSON.
+    """
+    screen = LogLines() if lines and not quiet and not sys.stderr.isatty() else _suited(quiet)
     try:
         yield screen
     finally:

@@ -10,7 +10,7 @@ import typer
 from windlass.cli.answer_json import answer_dict
 from windlass.cli.answer_length import within_the_model
 from windlass.cli.boxed_model import model_and_prompt
-from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
 from windlass.cli.display import Display, display
 from windlass.cli.input_text import read_input
 from windlass.cli.opened import opened
@@ -35,14 +35,7 @@ def run(
     output: OutputFlags,
     budget: BudgetFlags,
     timeline: TimelineFlags,
-    first: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
-            show_default=False,
-        ),
-    ] = None,
+    first: MaybeModelName = None,
     second: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", help="The text to go on from; - reads standard input.", show_default=False),

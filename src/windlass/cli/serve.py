@@ -3,21 +3,23 @@
 import importlib.util
 import json
 import sys
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any
 
 import typer
 
 from windlass.cli.boxed_model import boxed_model
-from windlass.cli.budget_flags import BudgetFlags
+from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
 from windlass.cli.display import Display, display
 from windlass.cli.exits import INTERRUPTED
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
 from windlass.cli.serve_flags import ServeFlags
-from windlass.errors import UsageError
+from windlass.errors import NotReady, UsageError
+from windlass.facts.model_name import public_name
 from windlass.facts.progress import Progress
-from windlass.server.addresses import bound_socket, url_of
+from windlass.server.doors.addresses import bound_socket, url_of
 
 EXAMPLES = (
     "windlass serve ./model --host-memory 24GiB --gpu-memory 8GiB",
@@ -32,14 +34,7 @@ def serve(
     server: ServeFlags,
     output: OutputFlags,
     budget: BudgetFlags,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL",
-            help="A folder, a GGUF file or a Hugging Face id; else the model in the box.",
-            show_default=False,
-        ),
-    ] = None,
+    model: MaybeModelName = None,
 ) -> None:
     """Answer OpenAI's clients over HTTP.
 
@@ -48,31 +43,38 @@ def serve(
     """
     _require_server()
     name = model or boxed_model()
-    with bound_socket(server.host, server.port) as listener, display(output.quiet) as screen:
+    with bound_socket(server.host, server.port) as listener, display(output.quiet, lines=True) as screen:
+        station: Any = None
 
         def on_progress(event: Progress) -> None:
+            if event.phase == "load" and station is not None and station.service.closing:
+                raise NotReady("stopped while the model was being loaded")
             if event.phase not in ("prefill", "decode"):  # a server passes for ever
                 screen.on_progress(event)
 
         with opened(name, budget, on_progress, interactive_reserve=server.interactive_reserve) as llm:
-            station = late("server.station")
-            url, called = url_of(listener), server.served_model_name or name
-            whole = station.Station(
+            stations = late("server.station")
+            url, called = url_of(listener), server.served_model_name or _public_name(model)
+            station = stations.Station(
                 llm,
                 called,
                 listener,
                 server.service_limits(budget.max_model_len),
                 server.limits,
-                station.Doors(server.keys, server.hosts),
-                _orders(server, budget, llm, name),
+                stations.Doors(server.keys, server.hosts),
+                _orders(server, budget, llm, name, called),
+                also=None if server.served_model_name else model,
             )
             screen.say(_lines(url, called, bool(server.keys)))
-            if whole.run(lambda: _tell_ready(url, called, output, screen)):
+            if station.run(lambda: _tell_ready(url, called, output, screen)):
                 raise typer.Exit(INTERRUPTED)
 
 
-def _orders(server: ServeFlags, budget: BudgetFlags, llm: Any, name: str) -> Any:
-    """Where batches are kept and what their answers depend on; None without --jobs."""
+def _orders(server: ServeFlags, budget: BudgetFlags, llm: Any, name: str, called: str) -> Any:
+    """Where batches are kept and what their answers depend on; None without --jobs.
+
+    Clients are told how a batch's model changed, so it has the name that they know.
+    """
     if server.jobs is None:
         return None
     formats = {
@@ -82,7 +84,12 @@ def _orders(server: ServeFlags, budget: BudgetFlags, llm: Any, name: str) -> Any
     }
     defaults = llm.default_sampling_params
     identity = late("jobs.batch.begin").identity_of(llm, name, budget.revision, formats, defaults)
-    return late("server.station").BatchOrders(server.jobs, identity, budget.seed)
+    return late("server.station").BatchOrders(server.jobs, replace(identity, model=called), budget.seed)
+
+
+def _public_name(model: str | None) -> str:
+    """Of the model named, or of the one in the box."""
+    return public_name(model) if model is not None else str(late("packaged_model").NAME)
 
 
 def _lines(url: str, model: str, needs_key: bool) -> list[str]:

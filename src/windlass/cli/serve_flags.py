@@ -9,8 +9,8 @@ import typer
 from windlass.cli.numbers import counting, whole
 from windlass.errors import UsageError
 from windlass.jobs.service.limits import Limits
-from windlass.server.addresses import is_loopback
-from windlass.server.limits import ServerLimits
+from windlass.server.doors.addresses import is_loopback
+from windlass.server.doors.limits import ServerLimits
 from windlass.settings import api_key
 from windlass.units import format_size, parse_size
 
@@ -52,7 +52,11 @@ class ServeFlags:
     ] = None  # fmt: skip
     served_model_name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What clients call the model; MODEL by default.", rich_help_panel=_DOOR),
+        typer.Option(
+            metavar="NAME",
+            help="What clients call the model; MODEL without its folders by default.",
+            rich_help_panel=_DOOR,
+        ),
     ] = None
     jobs: Annotated[
         Path | None,
@@ -81,6 +85,10 @@ class ServeFlags:
             parser=counting, metavar="N", help="Requests of one key in work at once; then 429.", rich_help_panel=_LIMITS
         ),
     ] = _SERVER.max_requests_per_key
+    max_connections: Annotated[
+        int,
+        typer.Option(parser=counting, metavar="N", help="Connections at once, idle ones too.", rich_help_panel=_LIMITS),
+    ] = _SERVER.max_connections
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="Of a question; then 413.", rich_help_panel=_LIMITS)] = (
         format_size(_SERVER.max_body)
     )
@@ -114,6 +122,7 @@ class ServeFlags:
             max_requests_per_key=self.max_requests_per_key,
             max_body=parse_size(self.max_body),
             max_upload=parse_size(self.max_upload),
+            max_connections=self.max_connections,
         )
 
     def service_limits(self, max_model_len: int | None) -> Limits:

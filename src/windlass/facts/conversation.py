@@ -5,9 +5,9 @@ batch rows carry, so that a kept conversation can be asked elsewhere.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from windlass.errors import RequestError, UsageError
 from windlass.facts.json_value import read_text
@@ -86,6 +86,23 @@ class Conversation:
             return _paired([_read(f"messages[{place}]", item) for place, item in enumerate(listed)])
         except RequestError as error:
             raise UsageError(str(error)) from error
+
+
+def continued(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Messages and the question behind them for a model without a chat template, see `Conversation.continuing`.
+
+    Raises RequestError where user and assistant do not speak by turns.
+    """
+    system = messages[0]["content"] if messages and messages[0]["role"] == "system" else None
+    said = messages[system is not None :]
+    turns = [message["role"] for message in said]
+    if turns != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
+        raise RequestError(
+            "this model has no chat template: it goes on from a system message and from user and assistant by turns, "
+            "the last of them the user"
+        )
+    texts = [message["content"] for message in said]
+    return Conversation(system, tuple(zip(texts[:-1:2], texts[1:-1:2], strict=True))).continuing(texts[-1])
 
 
 def _read(where: str, item: object) -> Message:

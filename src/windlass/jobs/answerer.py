@@ -12,8 +12,8 @@ class Answerer(Protocol):
     """`open` first. What it raises is WindlassError; the conversation then is as it was."""
 
     @property
-    def report(self) -> RunReport:
-        """What was measured here."""
+    def report(self) -> RunReport | None:
+        """What was measured in this process; None where another one answers."""
 
     def open(self) -> tuple[str, ...]:
         """Makes ready; what is to be said of it."""
@@ -23,6 +23,9 @@ class Answerer(Protocol):
 
     def ask(self, conversation: Conversation, question: str) -> Generator[RequestOutput, None, None]:
         """The answer as it grows. Closing it ends the answer."""
+
+    def stats(self) -> tuple[str, ...]:
+        """What is known of the speed, the memory and what binds; nothing that is not."""
 
     def kept(self, output: RequestOutput) -> str:
         """The answer as it enters the conversation."""

@@ -39,6 +39,7 @@ from windlass.facts.workload import Workload
 from windlass.jobs.own_text import LENGTH, SEQUENCES, own_text
 from windlass.jobs.question_file import read_rows
 from windlass.jobs.text_file import read_text
+from windlass.model.chat_prompt import chat_ids
 from windlass.model.experts import experts_modules, watch_experts
 from windlass.model.tokenizer import AnyTokenizer
 from windlass.model.zoo import Part
@@ -214,7 +215,7 @@ def _by_piece(means: Mapping[str, torch.Tensor], packed: Mapping[str, str]) -> I
 
 def _ids(body: BatchBody, tokenizer: AnyTokenizer) -> list[int]:
     if body.messages is not None:
-        return tokenizer.apply_chat_template(body.messages)
+        return chat_ids(tokenizer, body.messages)
     return list(body.prompt_token_ids or ()) if body.prompt is None else tokenizer.encode(body.prompt)
 
 

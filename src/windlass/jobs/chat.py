@@ -123,7 +123,7 @@ class Chat:
         return Notice((f"{len(self.conversation.messages)} messages loaded from {name}",))
 
     def _stats(self) -> tuple[str, ...]:
-        """The conversation beside the model's length, and the report of the run."""
+        """The conversation beside the model's length, and what whoever answers knows of the run."""
         known = "not counted yet" if self._context is None else f"{self._context}"
         context = f"context  {self._answerer.context(known)}, {len(self.conversation.exchanges)} answer(s)"
-        return (context, *self._answerer.report.lines())
+        return (context, *self._answerer.stats())

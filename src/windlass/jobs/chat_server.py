@@ -1,15 +1,18 @@
 """A server that speaks OpenAI's interface, as a chat asks it: its first model, and an answer that comes in pieces."""
 
 import json
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from windlass.errors import ModelError, ModelNotFound, RequestError, UsageError
+from windlass.errors import ModelError, ModelNotFound, NotReady, QueueFull, RequestError, UsageError
 
+# How often a question is asked that a full server sends away, and the longest that one waits before it is asked again.
+ATTEMPTS, LONGEST_WAIT = 4, 20.0
 # Seconds to be let in. An answer may take minutes to begin, and a server in order says so or closes the connection.
 TO_CONNECT = 10.0
 
@@ -17,7 +20,7 @@ TO_CONNECT = 10.0
 class ChatServer:
     """At `url`, with or without /v1 at its end. Raises UsageError for what is no address."""
 
-    def __init__(self, url: str, api_key: str | None) -> None:
+    def __init__(self, url: str, api_key: str | None, sleep: Callable[[float], None] = time.sleep) -> None:
         try:
             httpx2.URL(url)
             parts = urlsplit(url)
@@ -26,7 +29,7 @@ class ChatServer:
             sound = False
         if not sound:
             raise UsageError(f"--url {url:.80} is no address; write it as http://127.0.0.1:8000")
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self.url, self._sleep = url.rstrip("/").removesuffix("/v1"), sleep
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         if any(not value.isascii() or not value.isprintable() for value in headers.values()):
             raise UsageError("the API key holds something other than printable ASCII; check --api-key")
@@ -46,7 +49,28 @@ class ChatServer:
             ) from error
 
     def pieces(self, body: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
-        """The chunks of an answer; None for a sign of life between them. Raises WindlassError."""
+        """The chunks of an answer; None for a sign of life between them. Raises WindlassError.
+
+        A server that has no room is asked again when it said to, a few times and where that is soon.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                yield from self._asked(body)
+                return
+            except QueueFull as error:
+                if attempt == ATTEMPTS or error.retry_after > LONGEST_WAIT:
+                    raise
+                self._sleep(error.retry_after)
+
+    def state(self) -> object:
+        """What a Windlass server tells of itself; None where this is another, or cannot be asked."""
+        try:
+            response = self._client.get(f"{self.url}/windlass/state", timeout=TO_CONNECT)
+            return response.json() if response.status_code == httpx2.codes.OK else None
+        except (httpx2.HTTPError, ValueError):
+            return None
+
+    def _asked(self, body: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
         try:
             with self._client.stream("POST", f"{self.url}/v1/chat/completions", json=body) as response:
                 if response.status_code != httpx2.codes.OK:
@@ -100,9 +124,12 @@ class ChatServer:
             case 429:
                 after = response.headers.get("Retry-After")
                 when = "later" if after is None else f"in {after} s" if after.isdigit() else f"after {after}"
-                raise ModelError(f"{self.url} takes no more questions now: {said}; ask again {when}")
+                seconds = float(after) if after is not None and after.isdigit() else 1.0
+                raise QueueFull(f"{self.url} takes no more questions now: {said}; ask again {when}", seconds)
             case 400 | 413 | 422:
                 raise RequestError(f"{self.url} refuses the question: {said}; the message was not added")
+            case 503:
+                raise NotReady(f"{self.url} cannot answer now: {said}; ask again later")
             case code:
                 raise ModelError(f"{self.url} answers {code}: {said}; ask again later")
 

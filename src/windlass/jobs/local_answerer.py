@@ -13,6 +13,7 @@ from windlass.facts.conversation import Conversation
 from windlass.facts.run_report import RunReport
 from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.chat_room import ChatRoom
+from windlass.model.chat_prompt import chat_ids
 
 WITHOUT_TEMPLATE = (
     "this model has no chat template: it is given all that was said as one text, a line for each message, and goes on "
@@ -53,6 +54,10 @@ class LocalAnswerer:
         params = replace(self._params, max_tokens=self._room.answer_tokens(len(ids)))
         yield from self._llm.stream([{"prompt_token_ids": ids}], [params])
 
+    def stats(self) -> tuple[str, ...]:
+        """The report of the run."""
+        return tuple(self.report.lines())
+
     def kept(self, output: RequestOutput) -> str:
         """With the space that parts a text from what goes on with it: some tokenizers drop it from the answer."""
         answer = output.outputs[0]
@@ -84,6 +89,4 @@ class LocalAnswerer:
 
     def _prompt(self, conversation: Conversation, question: str) -> list[int]:
         """The token ids of all that was said and the question."""
-        if self._has_template:
-            return self._llm.tokenizer.apply_chat_template([m.as_dict() for m in conversation.asking(question)])
-        return self._llm.tokenizer.encode(conversation.continuing(question))
+        return chat_ids(self._llm.tokenizer, [message.as_dict() for message in conversation.asking(question)])

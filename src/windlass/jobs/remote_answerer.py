@@ -5,9 +5,9 @@ from typing import Any
 
 from windlass.facts.completion import CompletionOutput, FinishReason, RequestOutput
 from windlass.facts.conversation import Conversation
-from windlass.facts.run_report import RunReport
 from windlass.facts.structured_outputs import StructuredOutputsParams
 from windlass.jobs.chat_server import ChatServer
+from windlass.jobs.server_state import state_lines
 
 
 class RemoteAnswerer:
@@ -21,11 +21,9 @@ class RemoteAnswerer:
         self._sampling = dict(sampling)
         self._form: StructuredOutputsParams | None = self._sampling.pop("structured_outputs", None)
         self._counted: int | None = 0
+        self._answers = self._read = self._written = 0
 
-    @property
-    def report(self) -> RunReport:
-        """Nothing is measured here."""
-        return RunReport()
+    report = None
 
     def open(self) -> tuple[str, ...]:
         """Asks for the model's name. Raises WindlassError."""
@@ -47,9 +45,16 @@ class RemoteAnswerer:
                     reason = choice.get("finish_reason") or reason
                 usage = piece.get("usage")
                 if usage:
-                    self._counted = usage.get("total_tokens")
+                    self._count(usage)
             yield _output(question, text, None)
         yield _output(question, text, "length" if reason == "length" else "stop")
+
+    def stats(self) -> tuple[str, ...]:
+        """The tokens that the server counted, and how it stands where it is a Windlass server."""
+        counted: tuple[str, ...] = ()
+        if self._answers:
+            counted = (f"tokens   {self._read} read, {self._written} written, in {self._answers} answer(s)",)
+        return (*counted, *state_lines(self._server.state()))
 
     def kept(self, output: RequestOutput) -> str:
         """As it came."""
@@ -66,6 +71,13 @@ class RemoteAnswerer:
     def context(self, tokens: str) -> str:
         """The limit is the server's."""
         return f"{tokens} tokens at {self._server.url}"
+
+    def _count(self, usage: Mapping[str, Any]) -> None:
+        self._counted = usage.get("total_tokens")
+        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(read, int) and isinstance(written, int):
+            self._answers += 1
+            self._read, self._written = self._read + read, self._written + written
 
     def _body(self, conversation: Conversation, question: str) -> dict[str, Any]:
         form: dict[str, Any] = {}

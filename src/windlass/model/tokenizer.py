@@ -246,7 +246,7 @@ class NoTokenizer:
 
     def _refusal(self) -> UsageError:
         return UsageError(
-            f'{self._folder} has no tokenizer, so text cannot be read; give {{"prompt_token_ids": [...]}}, '
+            f'{Path(self._folder).name} has no tokenizer, so text cannot be read; give {{"prompt_token_ids": [...]}}, '
             f"or copy tokenizer.json from where the model came from"
         )
 

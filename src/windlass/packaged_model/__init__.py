@@ -6,6 +6,9 @@ README.md beside this file is its model card; dev/train_packaged_model.py makes 
 from importlib.resources import files
 from pathlib import Path
 
+NAME = "windlass-verse"
+"""What it is called where a model needs a name."""
+
 
 def packaged_model_folder() -> Path:
     """The folder of the checkpoint: config, weights and tokenizer as transformers writes them."""

@@ -6,21 +6,21 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from windlass import __version__
-from windlass.server.addresses import Addresses
-from windlass.server.batches import batch_routes
-from windlass.server.body_limit import BodyLimit
-from windlass.server.chats import chat_routes
-from windlass.server.completions import completion_routes
-from windlass.server.docs_page import add_docs
-from windlass.server.error_answers import tell_errors
-from windlass.server.files import file_routes
-from windlass.server.gate import Gate
-from windlass.server.keys import Keys
-from windlass.server.models import model_routes
+from windlass.server.batches.files import file_routes
+from windlass.server.batches.routes import batch_routes
+from windlass.server.chats.routes import chat_routes
+from windlass.server.completions.routes import completion_routes
+from windlass.server.doors.addresses import Addresses
+from windlass.server.doors.body_limit import BodyLimit
+from windlass.server.doors.gate import Gate
+from windlass.server.doors.keys import Keys
+from windlass.server.errors.error_answers import tell_errors
 from windlass.server.page_files import add_page, built_page
 from windlass.server.served import Served
-from windlass.server.telling import telling_routes
-from windlass.server.tokens import token_routes
+from windlass.server.telling.docs_page import add_docs
+from windlass.server.telling.models import model_routes
+from windlass.server.telling.state import telling_routes
+from windlass.server.telling.tokens import token_routes
 
 _TEXT = "A language model that may be larger than memory, behind OpenAI's interface."
 
@@ -29,7 +29,7 @@ def create_app(
     served: Served, registry: CollectorRegistry, keys: Iterable[str] = (), allowed_hosts: Iterable[str] = ()
 ) -> FastAPI:
     """Without `keys` everybody who reaches it may ask; `allowed_hosts` are names that it answers to beside numbers."""
-    # The pages of FastAPI load scripts from another host; docs_page.py is in their place.
+    # The pages of FastAPI load scripts from another host; telling/docs_page.py is in their place.
     app = FastAPI(title="Windlass", version=__version__, description=_TEXT, docs_url=None, redoc_url=None)
     tell_errors(app)
     for router in (

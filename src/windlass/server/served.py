@@ -1,26 +1,31 @@
 """What every route works with: the service that answers, and what a question is judged by before it gets there."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from windlass.errors import RequestError
 from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.batch_queue.batch_queue import BatchQueue
 from windlass.jobs.service.service import Service
+from windlass.model.chat_prompt import chat_prompt
 from windlass.model.tokenizer import AnyTokenizer
-from windlass.server.api_error import bad_request, not_found
-from windlass.server.limits import ServerLimits
-from windlass.server.waits import Waits
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.errors.api_error import bad_request, not_found
+from windlass.server.telling.waits import Waits
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`model` is what clients call it, of `vocab_size` ids; `defaults` hold where a question says nothing."""
+    """`model` is what clients call it, of `vocab_size` ids; `defaults` hold where a question says nothing.
+
+    `also` is another name that is taken and never told, None for none: a path tells of its owner's folders.
+    """
 
     service: Service
     model: str
@@ -30,6 +35,7 @@ class Served:
     limits: ServerLimits
     waits: Waits
     batches: BatchQueue | None = None
+    also: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     _readers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
@@ -40,10 +46,24 @@ class Served:
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError where another model is asked for."""
-        if name is not None and name != self.model:
+        if name not in (None, self.model, self.also):
             raise not_found(
                 f"there is no model {name!r:.200}; this server has {self.model!r}", "model", "model_not_found"
             )
+
+    def talk(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> tuple[int, ...]:
+        """Token ids of a conversation up to where the answer begins.
+
+        Raises ApiError, and UsageError for a model without tokenizer.
+        """
+        try:
+            prompt = chat_prompt(self.tokenizer, messages, tools)
+        except RequestError as error:
+            raise bad_request(str(error), "messages") from error
+        self.check_text("messages", prompt.text)
+        return tuple(prompt.ids(self.tokenizer))
 
     def check_text(self, param: str, text: str) -> None:
         """Raises ApiError for a text that is too long whatever its tokens are, before anybody looks for them.

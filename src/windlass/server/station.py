@@ -17,11 +17,11 @@ from windlass.jobs.batch_queue.service_answerer import ServiceAnswerer
 from windlass.jobs.service.limits import Limits
 from windlass.jobs.service.service import Service
 from windlass.server.app import create_app
-from windlass.server.limits import ServerLimits
-from windlass.server.listening import Listening
+from windlass.server.doors.limits import ServerLimits
+from windlass.server.listening.listening import Listening
+from windlass.server.listening.signals import Signals
 from windlass.server.served import Served
-from windlass.server.signals import Signals
-from windlass.server.waits import Waits
+from windlass.server.telling.waits import Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class BatchOrders:
 
 
 class Station:
-    """Everything made, nothing started. `name` is what clients call the model."""
+    """Everything made, nothing started. `name` is what clients call the model; they may call it `also` so."""
 
     def __init__(
         self,
@@ -53,6 +53,7 @@ class Station:
         limits: ServerLimits,
         doors: Doors,
         orders: BatchOrders | None = None,
+        also: str | None = None,
     ) -> None:
         self.service = Service(llm, service_limits, __version__)
         self.batches = None if orders is None else self._queue(llm, name, orders)
@@ -66,9 +67,10 @@ class Station:
             limits=limits,
             waits=Waits(registry),
             batches=self.batches,
+            also=also,
         )
         self.app = create_app(self.served, registry, doors.keys, doors.hosts)
-        self.listening = Listening(self.app, listener, self._stop)
+        self.listening = Listening(self.app, listener, self._stop, limits)
 
     def run(self, on_ready: Callable[[], None]) -> bool:
         """Serves until it is stopped; whether a signal did it. `on_ready` is called once the model is loaded.

@@ -7,17 +7,16 @@ from windlass.facts.completion import RequestOutput
 from windlass.facts.plan import Plan
 from windlass.facts.request import Request
 from windlass.facts.run_report import RunReport
-from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.ask import Ask
-from windlass.model.tokenizer import AnyTokenizer
+from windlass.jobs.batch.llm_answerer import LLMAnswerer
 
 
-class EngineCall:
+class EngineCall(LLMAnswerer):
     """The Answerer that an LLM is to a job which has it to itself; whoever opened the LLM closes it."""
 
     def __init__(self, llm: LLM) -> None:
-        self._llm = llm
+        super().__init__(llm)
         self._plan: Plan | None = None
         self._broke_off = False
 
@@ -28,24 +27,9 @@ class EngineCall:
         return length
 
     @property
-    def vocab_size(self) -> int:
-        """Token ids of a prompt are below it."""
-        size: int = self._llm.opened.facts.vocab_size
-        return size
-
-    @property
-    def tokenizer(self) -> AnyTokenizer:
-        """The model's."""
-        return self._llm.tokenizer
-
-    @property
     def report(self) -> RunReport:
         """What was measured so far."""
         return self._llm.report
-
-    def check(self, sampling_params: SamplingParams) -> None:
-        """Raises UsageError for parameters that make no sense for this model."""
-        self._llm.check(sampling_params)
 
     def make_ready(self, workload: Workload) -> Sequence[str]:
         """Plans for the workload and loads the model; the lines of the plan. Raises BudgetError, StorageError."""

@@ -9,6 +9,7 @@ from windlass.facts.echo import Echo
 from windlass.facts.sampling_params import SamplingParams
 from windlass.jobs.batch.answerer import Answerer
 from windlass.jobs.batch.ask import Question
+from windlass.model.chat_prompt import chat_ids
 
 
 def question(answerer: Answerer, row: BatchRow, defaults: SamplingParams) -> Question | BadRow:
@@ -41,7 +42,7 @@ def _echoing(answerer: Answerer, row: BatchRow, tokens: tuple[int, ...]) -> Batc
 def _prompt_token_ids(answerer: Answerer, row: BatchRow) -> tuple[int, ...]:
     body = row.body
     if body.messages is not None:
-        return tuple(answerer.tokenizer.apply_chat_template(body.messages))
+        return tuple(chat_ids(answerer.tokenizer, body.messages))
     if body.prompt is not None:
         return tuple(answerer.tokenizer.encode(body.prompt))
     assert body.prompt_token_ids is not None

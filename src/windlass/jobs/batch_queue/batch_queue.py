@@ -1,6 +1,7 @@
 """Takes batches, works on one after the other, and remembers all of it over a restart."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,7 +169,9 @@ class BatchQueue:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, _ATTEMPT_AGAIN)
             except WindlassError as error:
-                self._fail(number, str(error))
+                LOG.warning("batch %s has failed: %s", number, error)
+                # Whoever asks for the batch need not know where this machine keeps it.
+                self._fail(number, str(error).replace(f"{self._folder.parent}{os.sep}", ""))
             finally:
                 with self._changed:
                     self._working_on = self._meter = None

@@ -7,13 +7,12 @@ from queue import Empty, SimpleQueue
 from windlass.engine.llm import LLM
 from windlass.errors import QueueFull, StorageError, WindlassError
 from windlass.facts.completion import RequestOutput
-from windlass.facts.sampling_params import SamplingParams
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.ask import Ask
+from windlass.jobs.batch.llm_answerer import LLMAnswerer
 from windlass.jobs.service.question import Question
 from windlass.jobs.service.service import Service
 from windlass.jobs.service.ticket import Ticket
-from windlass.model.tokenizer import AnyTokenizer
 
 BATCH_PRIORITY = 1
 _LOOK_EVERY = 1.0
@@ -38,33 +37,19 @@ class _Row:
         self._inbox.put((self._number, error))
 
 
-class ServiceAnswerer:
+class ServiceAnswerer(LLMAnswerer):
     """The Answerer that a Service over `llm` is. `seed` is for rows that bring none, as in an engine of a job's own."""
 
     report = None
 
     def __init__(self, service: Service, llm: LLM, seed: int) -> None:
-        self._service, self._llm, self._seed = service, llm, seed
+        super().__init__(llm)
+        self._service, self._seed = service, seed
 
     @property
     def max_model_len(self) -> int:
         """Tokens of the longest sequence."""
         return self._service.max_model_len
-
-    @property
-    def vocab_size(self) -> int:
-        """Token ids of a prompt are below it."""
-        size: int = self._llm.opened.facts.vocab_size
-        return size
-
-    @property
-    def tokenizer(self) -> AnyTokenizer:
-        """The model's."""
-        return self._llm.tokenizer
-
-    def check(self, sampling_params: SamplingParams) -> None:
-        """Raises UsageError for parameters that make no sense for this model."""
-        self._llm.check(sampling_params)
 
     def make_ready(self, workload: Workload) -> Sequence[str]:
         """The service is loaded for whatever fits it."""

@@ -4,14 +4,17 @@ import itertools
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
 from windlass.engine.last_pass import LastPass
 from windlass.engine.llm import LLM
-from windlass.errors import NotReady, RequestError, WindlassError
+from windlass.errors import NotReady, RequestError, UsageError, WindlassError
 from windlass.facts.plan import Plan
 from windlass.facts.request import Request
+from windlass.facts.sampling_params import SamplingParams
+from windlass.facts.structured_outputs import StructuredOutputsParams
 from windlass.jobs.service.caught import Caught
 from windlass.jobs.service.desk import Desk
 from windlass.jobs.service.limits import Limits
@@ -24,6 +27,10 @@ from windlass.jobs.service.view import ServiceView
 from windlass.jobs.service.watch import pass_view, queue_view, speed_view, wait_view, what_binds
 
 LOG = logging.getLogger("windlass")
+
+_A_FORM = SamplingParams(structured_outputs=StructuredOutputsParams(json_object=True))
+"""With the first form of a process come tables over the vocabulary, a hundred megabytes and more, and plans count what
+is there: they are made before the plan, so that a stranger's first schema takes next to nothing beyond the budget."""
 
 State = Literal["loading", "ready", "failed", "closed"]
 
@@ -58,6 +65,11 @@ class Service:
         longest = self.limits.longest(self._model_len)
         plan = self._plan
         return longest if plan is None else min(longest, plan.num_pages * plan.page_tokens + 1)
+
+    @property
+    def closing(self) -> bool:
+        """Whether it was told to close."""
+        return self._desk.closed
 
     @property
     def open_tickets(self) -> int:
@@ -126,7 +138,10 @@ class Service:
         )
 
     def close(self) -> None:
-        """Stops after the pass in flight and frees the model; what is open fails. May be called twice."""
+        """Stops after the pass in flight and frees the model; what is open fails. May be called twice.
+
+        A load goes on to its end, unless whoever hears of its progress raises NotReady.
+        """
         self._desk.close()
         with self._beginning:
             if not self._begun and self.state != "closed":
@@ -139,7 +154,7 @@ class Service:
         if self.state == "loading":
             raise NotReady("the model is being loaded; ask again when it is ready")
         if self.state == "failed":
-            raise NotReady(f"the service has failed: {self.failure}; see its log, and start it again")
+            raise NotReady(f"the service has failed: {self.failure}; see its log, and start it again") from self.failure
         if self.state == "closed":
             raise NotReady("the service was closed; start it again and ask anew")
 
@@ -173,6 +188,8 @@ class Service:
 
     def _serve(self) -> None:
         """Until it is closed. Raises what a load raises, and a bug that nobody's question brought about."""
+        with suppress(UsageError):  # a model, or an installation, that can hold no answer to a form
+            self.llm.check(_A_FORM)
         plan = self._plan = self.llm.prepare(self._workload)
         while not self._desk.closed:
             self._become("ready")
@@ -195,11 +212,12 @@ class Service:
 
     def _ended(self, error: Exception | None) -> None:
         """Tells everybody, whatever it was that ended it."""
-        if error is None:
+        if error is None or (isinstance(error, NotReady) and self._desk.closed):
             self._become("closed")
             self._desk.fail_all(NotReady("the service was closed before this was answered; ask again when it is back"))
             return
         self.failure = _told(error)
+        LOG.error("the service has failed: %s", self.failure)
         self._become("failed")
         self._desk.fail_all(self.failure)
 

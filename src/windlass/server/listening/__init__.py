@@ -1,0 +1,1 @@
+"""The socket and the signals of a server that runs."""
