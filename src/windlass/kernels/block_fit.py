@@ -3,10 +3,10 @@
 A group is 64 columns of a row. Its numbers are to lie near scale * level + offset, with levels of one of four
 codebooks (int4; upright or mirrored by a negative scale) or whole numbers (int8, see byte_fit). Choosing the nearest
 levels and fitting scale and offset to them by least squares are done in turn (Lloyd's method): each lowers the squared
-error. Where that ends depends on where it begins, so several first scales are tried, which spread the levels over less
-and less of the group's range: then the ends are cut off, for a finer grid in the middle. The one that leaves least
-after a few turns is improved further. Scale and offset are rounded to what the block can hold before levels are chosen
-the last time, and among codebooks and signs the smallest error wins.
+error.
+Where that ends depends on where it begins, so several first scales are tried, which spread the levels over less and
+less of the group's range: then the ends are cut off, for a finer grid in the middle. Scale and offset are rounded to
+what the block can hold before levels are chosen the last time, and among codebooks and signs the smallest error wins.
 
 With importances h of the columns (the mean square of what each is multiplied with) every sum is weighted by them, and
 what is minimised is the error of the product instead of the weights'.
@@ -29,11 +29,11 @@ from windlass.kernels.byte_fit import fitted_bytes, nearest_byte
 from windlass.kernels.encodings.blocks import COLUMNS, ROWS, block_shape, codebooks, join
 from windlass.kernels.weight_groups import Fit, WeightGroups, better_fit, column_sum, inverse, weight_groups
 
-STARTS = (1.0, 0.9, 0.8, 0.7)
+STARTS = (1.0, 0.85, 0.7)
 """Shares of a group's range that the first scales cover."""
 
-TRIALS, ROUNDS = 3, 4
-"""How often every start is improved, and then the best of them."""
+ROUNDS = 6
+"""How often the best start is improved after its first fit."""
 
 _GROUPS, _GROUPS_PASSING = 1 << 15, 1 << 12  # side by side: more leave the cache, fewer wait for Python
 
@@ -144,9 +144,7 @@ def _improved_best(
     best = None
     for share in torch.tensor(STARTS):
         scale = (sign * 2.0 * share / (highest - lowest)).expand_as(groups.middle)
-        line = _Line(scale, -scale * (highest + lowest) * 0.5, scale)
-        for _ in range(TRIALS):
-            line = _improved(groups, nearest, line.scale, line.offset)
+        line = _improved(groups, nearest, scale, -scale * (highest + lowest) * 0.5)
         best = line if best is None else _lower(line, best)
     assert best is not None
     for _ in range(ROUNDS):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from windlass.errors import CheckpointError
 from windlass.facts.packing import Packing
-from windlass.kernels.block_fit import ROUNDS, STARTS, TRIALS, fitted_blocks
+from windlass.kernels.block_fit import ROUNDS, STARTS, fitted_blocks
 from windlass.kernels.byte_fit import NUDGES, SCALES
 from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, block_shape, codebooks, unpack
 from windlass.kernels.native.compiler import Missing
@@ -115,14 +115,14 @@ def packed_by_c(packer: NativePacker, weights: torch.Tensor, packing: Packing, w
     weights = weights if weights.dtype in KINDS else weights.float()
     weights = weights if weights.stride(1) == 1 else weights.contiguous()
     blocks = torch.empty(block_shape(packing, rows, columns), dtype=torch.uint8)
-    tries = (STARTS, TRIALS, ROUNDS) if packing.name == "int4" else (NUDGES, 0, SCALES)
+    tries = (STARTS, ROUNDS) if packing.name == "int4" else (NUDGES, SCALES)
     books, starts, sums = codebooks(), torch.tensor(tries[0]), torch.zeros(2, dtype=torch.float64)
     passing = None if weighing.passing is None else weighing.passing.data_ptr()
     wrong = packer.pack(
         PackingJob(
             weights.data_ptr(), weighing.share.data_ptr(), passing, books.data_ptr(), starts.data_ptr(),
             blocks.data_ptr(), sums.data_ptr(), KINDS[weights.dtype], rows, columns, weights.stride(0),
-            packing.bits, len(starts), *tries[1:],
+            packing.bits, len(starts), tries[1],
         )
     )  # fmt: skip
     if wrong:

@@ -140,14 +140,14 @@ INLINE void judge(const struct group *group, const struct book *book, int by_cel
     for (int k = 0; k < COLUMNS; k++) best->codes[k] = (codes[k] & better) | (best->codes[k] & ~better);
 }
 
-/* The best start, improved further; a first scale spreads the levels over a share of the range. */
+/* The best start, improved; a first scale spreads the levels over a share of the range. */
 INLINE struct line fitted(const struct group *group, const struct book *book, int by_cells, float lowest,
                           float highest, float sign, const struct packing *job) {
     struct line best = {all(0.0f), all(0.0f), all(INFINITY)};
     for (int64_t i = 0; i < job->start_count; i++) {
         float scale = sign * 2.0f * job->starts[i] / (highest - lowest);
         struct line line = {all(scale), all(-scale * (highest + lowest) * 0.5f), all(0.0f)};
-        for (int64_t j = 0; j < job->trials; j++) line = improved(group, book, by_cells, line);
+        line = improved(group, book, by_cells, line);
         words better = (words)(line.error < best.error);
         best.scale = pick(better, line.scale, best.scale);
         best.offset = pick(better, line.offset, best.offset);

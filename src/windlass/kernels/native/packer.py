@@ -31,7 +31,7 @@ class PackingJob(ctypes.Structure):
             "weights", "importance", "passing", "books", "starts", "blocks", "sums",
         )),
         *((name, ctypes.c_int64) for name in (
-            "kind", "rows", "columns", "row_step", "bits", "start_count", "trials", "rounds",
+            "kind", "rows", "columns", "row_step", "bits", "start_count", "rounds",
         )),
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ struct packing {
     uint8_t *blocks;
     double *sums; /* two: the weighted squared error of the blocks, and the weighted squares of the weights */
     int64_t kind, rows, columns, row_step, bits, start_count;
-    int64_t trials, rounds; /* int4: improvements of every start, and of the best one; int8: none, and scales to try */
+    int64_t rounds; /* int4: improvements of the best start; int8: scales looked at */
 };
 
 /* One group of each row in the lanes. */
