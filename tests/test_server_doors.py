@@ -157,14 +157,14 @@ def test_a_body_that_stops_coming_is_given_up_and_leaves_its_share(model: Path) 
 
 @pytest.fixture
 def narrow(model: Path) -> Iterator[Server]:
-    """Two connections may be open, and headers must be whole in a fifth of a second."""
-    limits = ServerLimits(head_pause=0.2, max_connections=2, keep_alive=0.05)
+    """Two connections may be open, and headers must be whole in a third of a second."""
+    limits = ServerLimits(head_pause=0.3, max_connections=2)
     with running(Server(model, limits=limits)) as server:
         yield server
 
 
 def connected(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=60)
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=PATIENCE)
 
 
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -179,35 +179,49 @@ def answered(client: socket.socket) -> bytes:
     return head.split()[1]
 
 
+def in_time(server: Server, sent: bytes) -> socket.socket:
+    """A connection on which that was sent before its time was up, as a busy machine may not do at once."""
+    while True:
+        client = connected(server)
+        with suppress(ConnectionError):
+            client.sendall(sent)
+            if client.recv(1, socket.MSG_PEEK):
+                return client
+        client.close()
+
+
 def test_headers_that_do_not_come_are_given_up(narrow: Server) -> None:
     with connected(narrow) as silent:
         assert silent.recv(1) == b"", "closed without a word, as browsers expect of a connection that they keep ready"
+    with in_time(narrow, GET) as slow:
+        told = slow.makefile("rb").read()
+    assert told.startswith(b"HTTP/1.1 408 ") and b"the headers were not whole within 0.3 s" in told
+
+
+def test_a_byte_now_and_then_buys_no_time(narrow: Server) -> None:
     with connected(narrow) as slow:
-        slow.sendall(GET)
         slow.settimeout(0.02)
-        told = b""
-        while not told:  # a byte now and then buys no time
-            with suppress(TimeoutError):
-                told = slow.recv(1)
-            if not told:
-                slow.sendall(b"x")
-        slow.settimeout(60)
-        told += slow.makefile("rb").read()
-    assert told.startswith(b"HTTP/1.1 408 ") and b"the headers were not whole within 0.2 s" in told
+        with suppress(ConnectionError):
+            for _ in range(3000):
+                slow.sendall(b"G")
+                with suppress(TimeoutError):
+                    slow.recv(1)
+                    break
+            else:
+                pytest.fail("it was let go on for a minute")
 
 
 def test_a_connection_that_is_kept_alive_may_rest_for_longer(narrow: Server) -> None:
-    with connected(narrow) as client:
-        client.sendall(GET + b"\r\n")
+    with in_time(narrow, GET + b"\r\n") as client:
         assert answered(client) == b"200"
-        client.settimeout(0.5)
+        client.settimeout(0.9)
         with pytest.raises(TimeoutError):
             client.recv(1)
-        client.settimeout(60)
+        client.settimeout(PATIENCE)
         client.sendall(GET + b"\r\n")
         assert answered(client) == b"200"
         client.sendall(GET)  # the next one's headers have their time too
-        assert client.recv(12) == b"HTTP/1.1 408"
+        assert client.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 408"
 
 
 def test_a_newcomer_has_the_place_of_the_connection_that_waits_longest(model: Path) -> None:
@@ -230,18 +244,19 @@ def test_a_newcomer_has_the_place_of_the_connection_that_waits_longest(model: Pa
         assert answered(first) == b"200"
 
 
-def test_where_every_connection_has_a_request_in_work_the_next_is_told_so(narrow: Server) -> None:
-    narrow.held.stop()
+def test_where_every_connection_has_a_request_in_work_the_next_is_told_so(model: Path) -> None:
+    server = Server(model, limits=ServerLimits(max_connections=2, keep_alive=0.05))
+    server.held.stop()
     ask = json.dumps({"prompt": "O", "max_tokens": 9, "stream": True}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
-    with connected(narrow) as first, connected(narrow) as second:
+    with running(server), connected(server) as first, connected(server) as second:
         for client in (first, second):
             client.sendall(head.encode() + ask)
-            assert client.recv(12) == b"HTTP/1.1 200"
-        with connected(narrow) as third:
+            assert client.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        with connected(server) as third:
             told = third.makefile("rb").read()
-        narrow.held.go()
+        server.held.go()
     assert told.startswith(b"HTTP/1.1 503 ") and b"retry-after" in told.lower()
     assert b"2 connections have a request in work" in told
 

@@ -17,6 +17,9 @@ from windlass.server.doors.limits import ServerLimits
 from windlass.server.errors.api_error import INVALID, ApiError, unavailable
 
 _BACKLOG = 2048
+_REST = 30
+"""Seconds a connection may rest between requests: longer than clients keep theirs (httpx 5 s), who would else choose
+one that ends at that moment."""
 
 
 class ListeningConfig(uvicorn.Config):
@@ -25,7 +28,7 @@ class ListeningConfig(uvicorn.Config):
     def __init__(self, app: ASGIApp, limits: ServerLimits) -> None:
         super().__init__(
             app, http=Connection, ws="none", loop="asyncio", lifespan="off", log_config=None, log_level="critical",
-            access_log=False, server_header=False, proxy_headers=False, backlog=_BACKLOG,
+            access_log=False, server_header=False, proxy_headers=False, backlog=_BACKLOG, timeout_keep_alive=_REST,
         )  # fmt: skip
         self.limits = limits
 
