@@ -246,6 +246,51 @@ def test_a_batch_that_fails_tells_no_folder(model: Path, tmp_path: Path) -> None
     assert "private" not in told
 
 
+def test_a_bug_in_one_batch_fails_it_and_the_next_is_answered(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(Server(model, jobs=tmp_path)) as server, server.client() as client:
+        queue, broken = server.station.batches, list[str]()
+        assert queue is not None
+        work = queue._work
+
+        def breaks(number: str) -> None:
+            if number in broken or not broken:
+                broken.append(number)
+                raise ZeroDivisionError("division by /home/private")
+            work(number)
+
+        queue._work = breaks
+        first, second = (sent(client, completion("a", "O")) for _ in range(2))
+        told, done = ended(client, first), ended(client, second)
+    assert (told.status, done.status) == ("failed", "completed")
+    assert told.errors.data[0].message == "a bug of Windlass broke it off; the server's log says more"
+    assert broken == [first.id]
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "CRITICAL"] == [True]
+
+
+def test_a_batch_that_bugs_of_the_engine_break_off_is_tried_again_but_not_for_ever(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("windlass.jobs.batch_queue.batch_queue._ATTEMPT_AGAIN", 0.01)
+    server = Server(model, jobs=tmp_path)
+    serve, bugs = server.llm.serve, iter([True, True, False, True, True, True])
+
+    def breaks(*arguments: Any) -> Iterator[Any]:
+        for output in serve(*arguments):
+            if next(bugs):
+                raise ZeroDivisionError("division by zero")
+            yield output
+
+    server.llm.serve = breaks
+    with running(server), server.client() as client:
+        whole = ended(client, sent(client, completion("a", "O", max_tokens=1)))
+        lost = ended(client, sent(client, completion("a", "O", max_tokens=1)))
+    assert (whole.status, whole.request_counts.completed) == ("completed", 1)
+    assert lost.status == "failed" and "a bug of Windlass broke it off" in lost.errors.data[0].message
+    assert next(bugs, None) is None
+
+
 def test_a_second_server_in_one_folder_is_refused(server: Server, model: Path, jobs: Path) -> None:
     with pytest.raises(UsageError, match="takes the batches of .* already; end it, or name another folder"):
         Server(model, jobs=jobs)

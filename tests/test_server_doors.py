@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from openai import OpenAI
 
 from server_world import KEY, MODEL, PATIENCE, Server, eventually, model_with_template, running
 from windlass.errors import StorageError, UsageError, WindlassError
@@ -367,6 +368,35 @@ def test_what_is_not_loaded_yet_is_503(model: Path) -> None:
     assert "the model is being loaded" in asked.json()["error"]["message"]
     assert "retry-after" in asked.headers
     assert (state.status_code, state.json()["state"], metrics.status_code) == (200, "loading", 200)
+
+
+def test_a_bug_is_500_and_nobody_is_to_ask_it_again(model: Path) -> None:
+    server = Server(model)
+    asked = list[object]()
+
+    def breaks(*arguments: Any) -> Iterator[Any]:
+        yield from ()
+        while (request := arguments[0].next(True)) is not None:
+            asked.append(request)
+            raise ZeroDivisionError("division by /home/private")
+
+    server.llm.serve = breaks
+    with running(server), OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=2) as client:
+        with pytest.raises(openai.InternalServerError, match="a bug of the server broke it off") as caught:
+            client.completions.create(**LONG)
+        assert (caught.value.status_code, len(asked)) == (500, 1), "OpenAI's client would ask three times"
+        assert "private" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["response_format", "structured_outputs"])
+def test_a_form_that_cannot_be_followed_is_400_with_its_field(server: Server, field: str) -> None:
+    schema = {"not": {"type": "string"}}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    body = {"prompt": "O", field: form if field == "response_format" else {"json": schema}}
+    with server.http() as http:
+        answer = http.post("/v1/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+    assert "the JSON schema cannot be followed" in answer.json()["error"]["message"]
 
 
 def test_what_breaks_is_told_by_its_kind_and_the_log_has_the_rest(

@@ -72,6 +72,13 @@ SCHEMAS: dict[str, Any] = {
     "patterns": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{3,5}(/[a-f]+)?$", "maxLength": 14},
     "formats": {"type": "object", "properties": {"on": {"type": "string", "format": "date"}}, "required": ["on"]},
     "named by pattern": {"type": "object", "additionalProperties": {"type": "integer", "maximum": 9, "minimum": 0}},
+    "another's punctuation": {
+        "x-guidance": {"item_separator": ";", "key_separator": "=", "whitespace_flexible": True},
+        "type": "object",
+        "properties": {"a": {"type": "integer", "maximum": 9}, "b": {"type": "array", "items": {"type": "boolean"}}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    },
     "recursion": TREE,
     "anything": {},
 }  # fmt: skip

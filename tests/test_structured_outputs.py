@@ -67,6 +67,13 @@ def test_a_form_comes_back_from_what_json_holds_of_it(said: dict[str, Any]) -> N
             r"at #/items/multipleOf for multiples of 100003.* at most 10000",
         ),
         ({"json": {"allOf": [{"multipleOf": 0.97}, {"multipleOf": 0.89}, {"multipleOf": 0.83}]}}, "716539 cases"),
+        ({"json": {"minimum": -1e19, "maximum": -1e19}}, r"has -1e\+19 at #/maximum, and bounds are kept to 9e\+18"),
+        ({"json": {"allOf": [{"minimum": -2e19}, {"exclusiveMaximum": 9 - 2**63}]}}, "#/allOf/1/exclusiveMaximum, and"),
+        ({"json": {"minimum": 2**63}}, "has 9223372036854775808 at #/minimum, and bounds are"),
+        ({"json": {"const": 2**53 + 1}}, "at #/const, and whole numbers are told apart up to 9007199254740992"),
+        ({"json": {"items": {"enum": ["a", {"b": [-(2**60)]}]}}}, "at #/items/enum, and whole numbers"),
+        ({"json": '{"default": {"a": [1' + "0" * 400 + "]}}"}, "has 1000.* at #/default, which no double holds"),
+        ({"json": {"x-mine": {"a": 10**309}}}, "at #/x-mine/a, which no double holds"),
         ({"regex": ""}, "regex must be a text, got ''"),
         ({"choice": "ab"}, "choice must be a list of texts, got 'ab'; write it as"),
         ({"choice": []}, "choice must be a list of texts"),
@@ -82,6 +89,11 @@ def test_a_form_comes_back_from_what_json_holds_of_it(said: dict[str, Any]) -> N
 def test_a_form_that_makes_no_sense_is_refused_with_its_place(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         StructuredOutputsParams(**wrong)
+
+
+def test_numbers_that_mean_what_they_say_are_taken() -> None:
+    kept = {"maximum": 2**64, "minimum": -(2**63), "const": 2**53, "enum": [1e300, -(2**53)], "default": 10**300}
+    assert StructuredOutputsParams(json=kept).form == json.dumps(kept)
 
 
 def chain(length: int, depth: int) -> dict[str, Any]:

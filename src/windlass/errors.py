@@ -11,6 +11,7 @@ WindlassError
 ├── DeviceError             the device asked for is missing, too small or failed
 ├── JobError                a job was given up, as it was told to be
 ├── StorageError            a disk is full, unreadable or not writable
+├── InternalError           a bug of ours broke it off; others go on
 └── Unavailable             a service takes no question now
     ├── NotReady            it is still loading, has failed or was closed
     └── QueueFull           as many wait as may; says when to ask again
@@ -32,7 +33,11 @@ class UsageError(WindlassError):
 
 
 class RequestError(UsageError):
-    """One prompt or one batch row is bad; the others are unaffected."""
+    """One prompt or one batch row is bad; the others are unaffected. `param` is the parameter at fault, if one is."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class ModelError(WindlassError):
@@ -65,6 +70,10 @@ class JobError(WindlassError):
 
 class StorageError(WindlassError):
     """A disk is full, unreadable or not writable."""
+
+
+class InternalError(WindlassError):
+    """A bug of ours broke off what was asked of a service, which goes on for others; its log has the rest."""
 
 
 class Unavailable(WindlassError):

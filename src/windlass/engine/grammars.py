@@ -79,9 +79,13 @@ class Grammars:
         matcher = self._matcher(library, _grammar_of(library, asked))
         first = unpacked(matcher, self._vocab_size)
         if matcher.is_error():
-            raise RequestError(refusal(asked, matcher.get_error(), lambda text: self._refused(library, asked, text)))
+            said = refusal(asked, matcher.get_error(), lambda text: self._refused(library, asked, text))
+            raise RequestError(said, "structured_outputs")
         if not first.any():
-            raise RequestError(f"the {asked.kind} cannot be followed: no token of this model's vocabulary begins it")
+            raise RequestError(
+                f"the {asked.kind} cannot be followed: no token of this model's vocabulary begins it",
+                "structured_outputs",
+            )
         return Compiled(matcher, first)
 
     def _matcher(self, library: Any, grammar: str) -> Any:
@@ -104,7 +108,8 @@ class Grammars:
         except ValueError as error:
             raise RequestError(
                 f"this model's tokenizer is of a kind that no form of answers can be made for ({error!s:.100}); ask "
-                "for text"
+                "for text",
+                "structured_outputs",
             ) from error
 
 
@@ -124,22 +129,24 @@ class _AskedForm:
 
 def _grammar_of(library: Any, asked: StructuredOutputsParams) -> str:
     """In llguidance's own form. Raises RequestError for a grammar that is not one."""
-    match asked.kind:
-        case "json" | "json_object":
-            return _json_grammar(library, str(asked.form), asked.space)
-        case "regex":
-            grammar: str = library.LLMatcher.grammar_from_regex(asked.form)
-            return grammar
-        case "choice":
-            return str(library.grammar_from("choice", list(asked.form)))
     try:
+        match asked.kind:
+            case "json" | "json_object":
+                return _json_grammar(library, str(asked.form), asked.space)
+            case "regex":
+                return str(library.LLMatcher.grammar_from_regex(asked.form))
+            case "choice":
+                return str(library.grammar_from("choice", list(asked.form)))
         return str(library.grammar_from("grammar", asked.form))
     except ValueError as error:
-        raise RequestError(refusal(asked, str(error), lambda text: "")) from error
+        raise RequestError(refusal(asked, str(error), lambda text: ""), "structured_outputs") from error
 
 
 def _json_grammar(library: Any, schema: str, space: str) -> str:
-    # The options come last, so that no schema can change them by a member of its own ("x-guidance").
-    options = {"whitespace_flexible": bool(space), "whitespace_pattern": space or None, "lenient": False}
+    # All options there are, and last, so that no schema can change one by a member of its own ("x-guidance").
+    options = {
+        "whitespace_flexible": bool(space), "whitespace_pattern": space or None, "lenient": False,
+        "item_separator": ",", "key_separator": ":", "coerce_one_of": False,
+    }  # fmt: skip
     grammar: str = library.LLMatcher.grammar_from_json_schema(schema, overrides=options)
     return grammar

@@ -6,6 +6,7 @@ A schema may come from a stranger. A grammar is made of it in time and memory th
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from urllib.parse import unquote
@@ -18,6 +19,14 @@ MOST_DIVISOR = 10_000
 # Steps from the whole into parts, and from part to part by references. The compiler recurses along them, and was seen
 # to run out of an ordinary thread's stack (8 MiB), which ends the process, at 2,000 and more, never at 1,000.
 MOST_STEPS = 600
+
+# The compiler counts whole numbers in 64 bits and stays at the ends: from there on a bound says something else, and two
+# of them at the lower end were seen to end the process.
+MOST_BOUND = 9 * 10**18
+# Beyond it the compiler, as most that read JSON, takes a whole number for the nearest that a double holds.
+MOST_EXACT = 2**53
+
+_LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 
 # Keywords that hold values, in which a "$ref" is a name like any other.
 _DATA = frozenset({"const", "enum", "default", "examples"})
@@ -41,6 +50,7 @@ def read_schema(name: str, value: object) -> str:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} holds something that JSON cannot say: {error}; write it as JSON text") from error
     check_characters(name, text)
+    _check_numbers(name, schema)
     _check_words(name, schema)
     _check_references(name, schema)
     return text
@@ -90,6 +100,32 @@ def _parts(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _check_numbers(name: str, schema: object) -> None:
+    for place, word, value in _words(schema, ()):
+        for number in _numbers(value, word in _DATA):
+            problem = None
+            if number != number or abs(number) > sys.float_info.max:
+                problem = "which no double holds"
+            elif (word in _LOWER and number > MOST_BOUND) or (word in _UPPER and number < -MOST_BOUND):
+                problem = f"and bounds are kept to {MOST_BOUND:.0e} either way"
+            elif word in ("const", "enum") and isinstance(number, int) and abs(number) > MOST_EXACT:
+                problem = f"and whole numbers are told apart up to {MOST_EXACT}"
+            if problem is not None:
+                raise UsageError(
+                    f"{name} has {number!s:.24} at {pointer(place)}, {problem}; leave it out and check the answer, "
+                    "or ask for a string"
+                )
+
+
+def _numbers(value: object, whole: bool) -> Iterator[int | float]:
+    """Those in what a keyword holds; where it holds no schemas, those inside objects too (`whole`)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, (list, tuple)) or (whole and isinstance(value, Mapping)):
+        for part in _parts(value):
+            yield from _numbers(part, whole)
 
 
 def _check_words(name: str, schema: object) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from windlass.errors import StorageError, UsageError, WindlassError
+from windlass.errors import InternalError, NotReady, StorageError, UsageError, WindlassError
 from windlass.facts.job_identity import JobIdentity
 from windlass.facts.job_progress import JobProgress
 from windlass.facts.job_settings import FINISHED, JobSettings
@@ -40,12 +41,15 @@ from windlass.jobs.batch_queue.new_id import new_id
 from windlass.jobs.batch_queue.split_answers import split_answers
 from windlass.jobs.batch_queue.whole_json import made_folder, read_all, write_json
 from windlass.jobs.rows.jsonl_rows import JsonlRows
+from windlass.jobs.service.caught import Caught
 
 LOG = logging.getLogger("windlass")
 _SETTINGS = JobSettings(order=FINISHED)
 """An answer is there to be fetched as soon as it is given, though a batch is cancelled in the middle."""
 _ATTEMPT_AGAIN = 5.0
 """Seconds after a disk refused what the queue itself wrote."""
+_MOST_BUGS = 3
+"""So often a bug may break off a batch: another question may have asked for one, but not for every one."""
 
 
 class BatchQueue:
@@ -73,6 +77,7 @@ class BatchQueue:
         self._changed = threading.Condition()
         self._closed = False
         self._working_on: str | None = None
+        self._bugs: Counter[str] = Counter()
         self._meter: Meter | None = None
         self._thread = threading.Thread(target=self._run, name="windlass-batches", daemon=True)
 
@@ -162,19 +167,34 @@ class BatchQueue:
 
     def _run(self) -> None:
         while (number := self._next()) is not None:
-            try:
+            with Caught() as caught:
                 self._work(number)
-            except StorageError as error:
-                LOG.warning("batch %s waits: %s", number, error)
+            if caught.error is not None and not self._passes(number, caught.error):
+                reason = self._reason(number, caught.error)
+                with Caught() as caught:
+                    self._fail(number, reason)
+            if caught.error is not None:
+                LOG.warning("batch %s waits: %s", number, caught.error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, _ATTEMPT_AGAIN)
-            except WindlassError as error:
-                LOG.warning("batch %s has failed: %s", number, error)
-                # Whoever asks for the batch need not know where this machine keeps it.
-                self._fail(number, str(error).replace(f"{self._folder.parent}{os.sep}", ""))
-            finally:
-                with self._changed:
-                    self._working_on = self._meter = None
+            with self._changed:
+                self._working_on = self._meter = None
+
+    def _passes(self, number: str, error: Exception) -> bool:
+        """Whether to go on with a batch later: a disk may recover, a model be loaded, and a bug be another's."""
+        if isinstance(error, InternalError):
+            self._bugs[number] += 1
+            return self._bugs[number] < _MOST_BUGS
+        return isinstance(error, StorageError | NotReady)
+
+    def _reason(self, number: str, error: Exception) -> str:
+        """What whoever asks for a batch is told of its failure; the log has the rest."""
+        if isinstance(error, WindlassError) and not isinstance(error, InternalError):
+            LOG.warning("batch %s has failed: %s", number, error)
+            # They need not know where this machine keeps it.
+            return str(error).replace(f"{self._folder.parent}{os.sep}", "")
+        LOG.critical("a bug in batch %s", number, exc_info=error)
+        return "a bug of Windlass broke it off; the server's log says more"
 
     def _next(self) -> str | None:
         """The oldest batch with something to do, once there is one; None where the queue closes."""

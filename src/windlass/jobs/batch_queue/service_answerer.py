@@ -5,7 +5,7 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from windlass.engine.llm import LLM
-from windlass.errors import QueueFull, StorageError, WindlassError
+from windlass.errors import InternalError, QueueFull, StorageError, WindlassError
 from windlass.facts.completion import RequestOutput
 from windlass.facts.workload import Workload
 from windlass.jobs.batch.ask import Ask
@@ -73,7 +73,9 @@ class ServiceAnswerer(LLMAnswerer):
                     return
                 for number, told in _arrived(inbox):
                     if isinstance(told, WindlassError):
-                        raise told if isinstance(told, StorageError) else StorageError(str(told)) from told
+                        raise (
+                            told if isinstance(told, StorageError | InternalError) else StorageError(str(told))
+                        ) from told
                     if told.finished:
                         del running[number]
                     yield number, told

@@ -10,7 +10,7 @@ from typing import Literal
 
 from windlass.engine.last_pass import LastPass
 from windlass.engine.llm import LLM
-from windlass.errors import NotReady, RequestError, UsageError, WindlassError
+from windlass.errors import InternalError, NotReady, RequestError, UsageError, WindlassError
 from windlass.facts.plan import Plan
 from windlass.facts.request import Request
 from windlass.facts.sampling_params import SamplingParams
@@ -228,6 +228,6 @@ def _told(error: Exception) -> WindlassError:
         return error
     LOG.critical("a bug of the service", exc_info=error)
     named = f"{type(error).__name__}: {error}"
-    return WindlassError(
+    return InternalError(
         f"a bug of Windlass broke off what ran ({named:.200}); the log of the service says more, please report it"
     )

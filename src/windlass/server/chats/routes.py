@@ -19,7 +19,7 @@ from windlass.server.questions.answering import STREAMED, answered
 from windlass.server.questions.asking import Asking
 from windlass.server.questions.event_stream import lean
 from windlass.server.questions.sampling_body import applied
-from windlass.server.questions.structured import structured_fields
+from windlass.server.questions.structured import form_field, structured_fields
 from windlass.server.questions.usage import usage_of
 from windlass.server.served import Served
 
@@ -40,7 +40,7 @@ def chat_routes(served: Served) -> APIRouter:
         served.check_model(body.model)
         body.check()
         question = await served.read(partial(_read, served, body))
-        asking = Asking(served.service, [question], served.waits, served.limits.keep_alive)
+        asking = Asking(served.service, [question], served.waits, served.limits.keep_alive, form_field(body))
         told = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": served.model}
         writer = ChatWriter(body)
 

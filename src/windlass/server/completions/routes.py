@@ -21,7 +21,7 @@ from windlass.server.questions.answering import STREAMED, answered
 from windlass.server.questions.asking import Asking
 from windlass.server.questions.event_stream import lean
 from windlass.server.questions.sampling_body import applied
-from windlass.server.questions.structured import structured_fields
+from windlass.server.questions.structured import form_field, structured_fields
 from windlass.server.questions.usage import usage_of
 from windlass.server.served import Served
 
@@ -44,7 +44,7 @@ def completion_routes(served: Served) -> APIRouter:
         served.check_model(body.model)
         body.check()
         asked = await served.read(partial(_read, served, body))
-        asking = Asking(served.service, asked.questions, served.waits, served.limits.keep_alive)
+        asking = Asking(served.service, asked.questions, served.waits, served.limits.keep_alive, form_field(body))
         head = Completion(id=f"cmpl-{uuid4().hex}", created=int(time.time()), model=served.model, choices=[])
         writer = CompletionWriter(body, asked.echoes)
 

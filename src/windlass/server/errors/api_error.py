@@ -49,3 +49,8 @@ def retry_later(message: str, seconds: float) -> ApiError:
 def unavailable(message: str, seconds: float = 1.0) -> ApiError:
     """503, while a model loads or after it failed."""
     return ApiError(503, message, UNAVAILABLE, headers={"Retry-After": str(max(1, round(seconds)))})
+
+
+def our_bug(message: str) -> ApiError:
+    """500. OpenAI's clients ask again after one unless they are told that it would break again."""
+    return ApiError(500, message, SERVER, headers={"x-should-retry": "false"})

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from windlass.errors import NotReady, QueueFull, Unavailable, UsageError, WindlassError
-from windlass.server.errors.api_error import INVALID, SERVER, ApiError, bad_request, retry_later, unavailable
+from windlass.errors import InternalError, NotReady, QueueFull, Unavailable, UsageError, WindlassError
+from windlass.server.errors.api_error import INVALID, ApiError, bad_request, our_bug, retry_later, unavailable
 from windlass.server.errors.hung_up import HungUp
 from windlass.server.errors.what_broke import what_broke
 
@@ -33,6 +33,8 @@ def api_error(error: WindlassError) -> ApiError:
         return unavailable(f"the service has failed: {what_broke(cause)}" if cause is not None else str(error))
     if isinstance(error, UsageError):
         return bad_request(str(error))
+    if isinstance(error, InternalError):
+        return our_bug(what_broke(error))
     return unavailable(f"{what_broke(error)}; ask again later")
 
 
@@ -81,7 +83,7 @@ async def _on_hung_up(request: Request, error: Exception) -> Response:
 async def _on_bug(request: Request, error: Exception) -> Response:
     LOG.error("a bug of the server, in %s %s", request.method, request.url.path, exc_info=error)
     message = "the server met a bug of its own; its standard error says more"
-    return error_response(ApiError(500, message, SERVER))
+    return error_response(our_bug(message))
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

@@ -11,11 +11,12 @@ from contextlib import suppress
 
 from anyio import to_thread
 
-from windlass.errors import WindlassError
+from windlass.errors import RequestError, WindlassError
 from windlass.facts.completion import RequestOutput
 from windlass.jobs.service.question import Question
 from windlass.jobs.service.service import Service
 from windlass.jobs.service.ticket import Ticket
+from windlass.server.errors.api_error import bad_request
 from windlass.server.telling.waits import Waits
 
 
@@ -57,16 +58,22 @@ class _Mailbox:
 
 
 class Asking:
-    """The questions of one request. After `begin`, whoever holds it sees to `give_up`, whatever happens."""
+    """The questions of one request. After `begin`, whoever holds it sees to `give_up`, whatever happens.
 
-    def __init__(self, service: Service, questions: Sequence[Question], waits: Waits, keep_alive: float) -> None:
+    `form_field` is the field in which the request asks for a form of the answers.
+    """
+
+    def __init__(
+        self, service: Service, questions: Sequence[Question], waits: Waits, keep_alive: float, form_field: str
+    ) -> None:
         self._service, self._questions, self._waits, self._keep_alive = service, questions, waits, keep_alive
+        self._form_field = form_field
         self._wake = asyncio.Event()
         self._boxes: list[_Mailbox] = []
         self._tickets: dict[int, Ticket] = {}
 
     async def begin(self) -> None:
-        """Asks. Raises WindlassError for the first question that is not taken; the others are given up then."""
+        """Asks. Raises ApiError or WindlassError for the first question that is not taken; the others are given up."""
         loop = asyncio.get_running_loop()
         try:
             await to_thread.run_sync(self._ask_all, loop)
@@ -111,4 +118,8 @@ class Asking:
         for number, question in enumerate(self._questions):
             box = _Mailbox(loop, self._wake, self._waits)
             self._boxes.append(box)
-            self._tickets[number] = self._service.ask(question, box)
+            try:
+                self._tickets[number] = self._service.ask(question, box)
+            except RequestError as error:
+                param = self._form_field if error.param == "structured_outputs" else error.param
+                raise bad_request(str(error), param) from error

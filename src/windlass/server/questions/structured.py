@@ -15,6 +15,11 @@ _READERS: tuple[tuple[str, Callable[[object], StructuredOutputsParams | None]], 
 )
 
 
+def form_field(body: SamplingBody) -> str:
+    """Which of the two fields the form of the answer is in."""
+    return "structured_outputs" if body.response_format is None else "response_format"
+
+
 def structured_fields(body: SamplingBody) -> dict[str, Any]:
     """The fields of SamplingParams that say so; none where any text will do. Raises ApiError."""
     forms: list[StructuredOutputsParams] = []
