@@ -146,7 +146,9 @@ def _whole(matrix: PackedMatrix) -> ForeignLayout | None:
         return layout
     in_bytes = parts["zeros"].dtype == torch.int8
     zeros = _grid(parts["zeros"], rows if in_bytes else -(-rows * bits // 32), groups)
-    return zeros and replace(layout, zeros=zeros, zero_kind=BYTE_ZEROS if in_bytes else WORD_ZEROS)
+    if zeros is None:
+        return None
+    return replace(layout, zeros=zeros, zero_kind=BYTE_ZEROS if in_bytes else WORD_ZEROS)
 
 
 def _fp8(matrix: PackedMatrix) -> ForeignLayout | None:
