@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from windlass.kernels.encodings.mxfp4 import NUMBERS
 from windlass.kernels.packed_matrix import PackedMatrix
@@ -201,6 +202,6 @@ def _follows(groups: torch.Tensor, columns: int, size: int) -> bool:
 
 
 @cache
-def _following(columns: int, size: int) -> np.ndarray:
+def _following(columns: int, size: int) -> NDArray[np.int64]:
     """The group of each column where they do."""
     return np.arange(columns) // size
