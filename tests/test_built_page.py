@@ -1,10 +1,14 @@
 """The page ships inside the package, whole and by itself; that it is what `web/` gives, `make test-web` tests."""
 
 import re
+import runpy
+import sys
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from windlass.server import page_files
 
 PAGE = Path(str(files("windlass.server").joinpath("page")))
 INDEX = (PAGE / "index.html").read_text()
@@ -27,3 +31,10 @@ def test_the_style_sheet_loads_nothing() -> None:
 
 def test_the_page_is_small() -> None:
     assert sum(path.stat().st_size for path in PAGE.rglob("*") if path.is_file()) < 200_000
+
+
+def test_the_page_is_found_where_importlib_resources_is_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Python 3.10."""
+    monkeypatch.setitem(sys.modules, "importlib.resources.abc", None)
+    found = runpy.run_path(page_files.__file__)["built_page"]()
+    assert found == {str(path.relative_to(PAGE)): path.read_bytes() for path in PAGE.rglob("*") if path.is_file()}

@@ -168,6 +168,7 @@ def test_a_packed_weight_is_multiplied_from_the_right_without_unpacking_all_of_i
     weight = PackedWeight([PackedMatrix(Packing("awq", 4, 32), (64, 96), parts)], torch.float32, transposed=True)
     x, bias = torch.randn(5, 96, generator=draw), torch.randn(64, generator=draw)
     assert weight.shape == (96, 64)
+    assert repr(weight) == "PackedWeight((96, 64), torch.float32, awq)"
     torch.testing.assert_close(weight + 0, packed.dense.T)
     monkeypatch.setattr(packed_weight, "dense", lambda matrix, dtype: pytest.fail("all of it was unpacked"))
     for product in (x @ weight, torch.matmul(x, weight), x.matmul(weight)):

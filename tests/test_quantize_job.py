@@ -17,6 +17,7 @@ from checkpoints import byte_llama, random_model, random_prompts, save
 from windlass.cli.main import app
 from windlass.engine.llm import LLM
 from windlass.engine.packing import folder as packed_folder
+from windlass.engine.packing import journal
 from windlass.engine.packing import lane as pack_lane
 from windlass.engine.packing.pack import quantize
 from windlass.errors import CheckpointError, StorageError, UnsupportedModel, UsageError
@@ -172,10 +173,18 @@ def test_a_journal_cut_short_counts_for_what_it_has(
         stopped_after(30, patch)
         with pytest.raises(Stop):
             quantize(model, tmp_path / "out", "int4", ignore)
-    journal = tmp_path / "out.partial" / "windlass-packing.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-9])
+    kept = tmp_path / "out.partial" / "windlass-packing.jsonl"
+    kept.write_bytes(kept.read_bytes()[:-9])
     quantize(model, tmp_path / "out", "int4", ignore)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_a_line_of_another_kind_counts_for_nothing(tmp_path: Path) -> None:
+    journal.begin(tmp_path, {"to": "int4"})
+    journal.note(tmp_path, journal.Durable(3, 0.5, 2.0))
+    with open(tmp_path / journal.NAME, "a") as file:
+        file.write('{"pieces": "four", "error": 0.5, "power": 2.0}\n{"pieces": 4, "error": 0.5}\n')
+    assert journal.read(tmp_path, {"to": "int4"}) == journal.Durable(3, 0.5, 2.0)
 
 
 @pytest.mark.slow

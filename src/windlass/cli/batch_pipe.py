@@ -27,7 +27,8 @@ class BatchPipe:
     patient = False
 
     def __init__(self, work: BatchWork, source: RowSource) -> None:
-        self._work, self.source = work, HeldRows(source)
+        self._work = work
+        self.source: RowSource = HeldRows(source)
         self._open_sink: Callable[[], AnswerSink] | None = None
         self._journal: Journal | None = None
 

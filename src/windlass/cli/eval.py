@@ -61,11 +61,12 @@ def ppl(
     other = _other(model, budget, against, against_quantization)
     read = read_text(text, windowing.most_characters)
     with display(output.quiet) as screen:
-        result: Perplexity | PerplexityComparison = _scored(model, budget, read, windowing, screen)
+        first = _scored(model, budget, read, windowing, screen)
+        result: Perplexity | PerplexityComparison = first
         if other is not None:
             # Settled for the first model, so that both read the same windows.
-            settled = replace(windowing, context=result.windowing.context)
-            result = PerplexityComparison(result, _scored(*other, read, settled, screen))
+            settled = replace(windowing, context=first.windowing.context)
+            result = PerplexityComparison(first, _scored(*other, read, settled, screen))
     if output.json:
         sys.stdout.write(json.dumps(result.as_dict()) + "\n")
     else:

@@ -15,7 +15,8 @@ from typing import Any
 def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     """`verb` with every parameter that is a dataclass unfolded into one keyword parameter a field."""
     given = signature(verb)
-    groups = {name: part.annotation for name, part in given.parameters.items() if is_dataclass(part.annotation)}
+    kinds = {name: part.annotation for name, part in given.parameters.items()}
+    groups = {name: kind for name, kind in kinds.items() if isinstance(kind, type) and is_dataclass(kind)}
 
     def unfolded(**values: Any) -> None:
         folded = {name: group(**{f.name: values.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
@@ -26,7 +27,7 @@ def with_flags(verb: Callable[..., None]) -> Callable[..., None]:
     parameters = [part.replace(kind=Parameter.KEYWORD_ONLY) for part in parameters]
     unfolded.__name__, unfolded.__doc__ = verb.__name__, verb.__doc__
     unfolded.__annotations__ = {part.name: part.annotation for part in parameters}
-    unfolded.__signature__ = given.replace(parameters=parameters)
+    unfolded.__dict__["__signature__"] = given.replace(parameters=parameters)
     return unfolded
 
 

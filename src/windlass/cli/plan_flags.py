@@ -105,6 +105,7 @@ class MachineFlags:
     def found(self, here: Machine | None, host_memory: int | None) -> Machine | None:
         """The machine meant, given the profile of this one; None where this one is meant and was not measured."""
         rate = parse_rate(self.disk_rate) if self.disk_rate is not None else None
+        named: Machine | None
         if self.machine is not None:
             named = machine_named(self.machine, host_memory=host_memory, bus=self.bus, disk_rate=rate, here=here)
         else:

@@ -9,8 +9,10 @@ from windlass.errors import UsageError
 
 try:
     import readline
+
+    EDITED = True
 except ImportError:  # Windows, and builds of Python without it: lines can be typed, not edited
-    readline = None
+    EDITED = False
 
 REMEMBERED = 1000
 
@@ -35,10 +37,10 @@ class TerminalLines:
 
     def typed(self) -> str:
         """What stood in the line when Ctrl-C came."""
-        return readline.get_line_buffer() if readline else ""
+        return readline.get_line_buffer() if EDITED else ""
 
     def __enter__(self) -> "TerminalLines":
-        if readline:
+        if EDITED:
             # A tab is part of a text here; nothing is to be completed.
             readline.parse_and_bind("tab: self-insert")
             readline.set_history_length(REMEMBERED)
@@ -51,7 +53,7 @@ class TerminalLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if readline:
+        if EDITED:
             self._keep()
 
     def _keep(self) -> None:

@@ -4,6 +4,7 @@ Each function returns the value in the one form the engine uses, and raises Usag
 and how to write it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -96,6 +97,13 @@ def read_optional(flag: str, value: object, kind: type[Kind], advice: str) -> Ki
     """A value of one kind, or None."""
     if value is not None and not isinstance(value, kind):
         raise UsageError(f"{flag} must be {advice} or None, got {shown(value)}")
+    return value
+
+
+def read_function(flag: str, value: object) -> Callable[..., None] | None:
+    """Something to call, or None."""
+    if value is not None and not callable(value):
+        raise UsageError(f"{flag} must be a function or None, got {shown(value)}")
     return value
 
 

@@ -27,6 +27,12 @@ from windlass.model.assembly import Assembly
 Key = tuple[int, int]
 
 
+def key_of(expert: WeightGroup) -> Key:
+    """(layer, expert), which a group of that kind always has."""
+    assert expert.layer is not None and expert.expert is not None
+    return expert.layer, expert.expert
+
+
 @dataclass(frozen=True, slots=True)
 class _Arrival:
     """An expert in a slot; its bytes are there once the ticket is served."""

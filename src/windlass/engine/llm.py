@@ -18,6 +18,7 @@ from windlass.engine.arguments import (
     read_device,
     read_dtype,
     read_folder,
+    read_function,
     read_memory,
     read_model,
     read_optional,
@@ -108,7 +109,7 @@ class LLM:
         self._seed = read_whole("seed", seed)
         self._share_prefixes = read_switch("enable_prefix_caching", enable_prefix_caching)
         self._reserve = read_tokens("--interactive-reserve", interactive_reserve)
-        self._on_progress = read_optional("on_progress", on_progress, Callable, "a function")
+        self._on_progress: Callable[[Progress], None] | None = read_function("on_progress", on_progress)
         self._trace = read_optional("trace", trace, Trace, "a Trace")
         brought, kept_as = read_given_plan(plan, block_size, micro_batch_tokens, kv_cache_dtype)
         longest = None if max_model_len is None else read_whole("--max-model-len", max_model_len)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from windlass.engine.engine import Engine
@@ -57,7 +57,7 @@ def largest_difference(config: PreTrainedConfig) -> tuple[float, str]:
     return worst
 
 
-def _save_quietly(twin: torch.nn.Module, folder: Path) -> None:
+def _save_quietly(twin: PreTrainedModel, folder: Path) -> None:
     logging.disable_progress_bar()
     try:
         twin.save_pretrained(folder)

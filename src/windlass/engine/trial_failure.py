@@ -1,6 +1,8 @@
 """Says in words why a twin could not be run here, so that a refusal names what the architecture does differently."""
 
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
+from typing import cast
+
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from windlass.engine.rehearsal import ShapeProbe
 from windlass.errors import WindlassError
@@ -28,4 +30,6 @@ def reason_of(config: PreTrainedConfig, error: Exception) -> str:
 
 def uses_attention_interface(config: PreTrainedConfig) -> bool:
     """Whether transformers says of the type that its attention can be another's."""
-    return bool(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_attention_backend)
+    # transformers says of all its mappings that they hold pairs of tokenizers.
+    kind = cast(type[PreTrainedModel], MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+    return bool(kind._supports_attention_backend)

@@ -12,7 +12,7 @@ import torch
 
 from windlass.engine.device_lane import DeviceDelivery, DeviceLane
 from windlass.engine.disk_lane import Delivery, DiskLane
-from windlass.engine.expert_shelf import ExpertShelf
+from windlass.engine.expert_shelf import ExpertShelf, key_of
 from windlass.engine.host_weights import HostWeights
 from windlass.facts.parameter_source import ParameterSource
 from windlass.facts.piece import plan_piece, round_up
@@ -79,7 +79,7 @@ class Weights:
         if self.accelerator is not None:
             self.host.load(self.reader, self.accelerator, self._read_alone, on_bytes)
         self._start_lanes()
-        experts = {(g.layer, g.expert): g for g in self.groups if g.kind == "expert"}
+        experts = {key_of(group): group for group in self.groups if group.kind == "expert"}
         if experts:
             ready = self.resident | self.host.alone
             self.shelf = ExpertShelf(experts, ready, self.plan, self.assembly, self.reader, self.to_device)
@@ -161,7 +161,7 @@ class Weights:
 
     def _views(self, delivery: Delivery | DeviceDelivery, part: int) -> dict[str, torch.Tensor]:
         """Every tensor of a delivery by name: what came from disk lies first, what came from the host behind it."""
-        views, offset = {}, delivery.offset
+        views, offset = dict[str, torch.Tensor](), delivery.offset
         facts = {fact.name: fact for source in self.streamed[part] for fact in source.tensors}
         for piece in (self._pieces[part], self.host.pieces[part]):
             if piece is not None:

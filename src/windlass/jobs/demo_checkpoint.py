@@ -6,6 +6,7 @@ The big one is written shard by shard, so that making a model larger than a budg
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,10 @@ from windlass.units import MIB, format_bytes
 _SHARD_BYTES = 256 * MIB
 _SPECIAL = ("<unk>", "<s>", "</s>")
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_config = partial(
+    LlamaConfig, architectures=["LlamaForCausalLM"], max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+    tie_word_embeddings=False,
+)  # fmt: skip
 
 
 def big_config() -> LlamaConfig:
@@ -52,7 +57,7 @@ def write_checkpoint(folder: Path, config: PreTrainedConfig, seed: int = 0) -> i
     _write_tokenizer(folder)
     shards = list(_shards(shapes, dtype.itemsize))
     generator = torch.Generator().manual_seed(seed)
-    index = {}
+    index: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: _weight(name, shapes[name], dtype, spread_of(config), generator) for name in names}
@@ -75,13 +80,6 @@ def _shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
         model = AutoModelForCausalLM.from_config(config)
     tied = tied_names(model)
     return {name: part.shape for name, part in model.state_dict().items() if name not in tied}
-
-
-def _config(**sizes: object) -> LlamaConfig:
-    return LlamaConfig(
-        architectures=["LlamaForCausalLM"], max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
-        tie_word_embeddings=False, **sizes,
-    )  # fmt: skip
 
 
 def _check_room(folder: Path, nbytes: int) -> None:

@@ -43,7 +43,7 @@ class LocalAnswerer:
 
     def notices(self) -> tuple[str, ...]:
         """How it is asked without a template, and how much room there is where that is little."""
-        lines = () if self._has_template else (WITHOUT_TEMPLATE,)
+        lines: tuple[str, ...] = () if self._has_template else (WITHOUT_TEMPLATE,)
         if self._room.tokens < min(self._room.limit, self._room.most):
             lines += (f"the budget has room for a conversation of {self._room.tokens} tokens",)
         return lines

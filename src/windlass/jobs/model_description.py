@@ -33,12 +33,11 @@ def describe_model(
     `dtype` is what it would be computed in, "auto" for that of its weights. Raises ModelNotFound, CheckpointError,
     UnsupportedModel, and UsageError for choices that make no sense.
     """
-    shape = model if isinstance(model, Shape) else known_shape(model)
+    if isinstance(model, Shape):
+        return _described(model, dtype, max_model_len)
+    shape = known_shape(model)
     if shape is not None:
-        structure = structure_of_shape(shape)
-        chosen = computed_in(shape.dtype if dtype == "auto" else dtype, "")
-        made = made_checkpoint(structure, chosen, Path(shape.name))
-        return describe(shape.name, structure, made, chosen, max_model_len).facts
+        return _described(shape, dtype, max_model_len)
     checkpoint, structure = _files(model, revision)
     return describe(str(model), structure, checkpoint, dtype, max_model_len).facts
 
@@ -65,6 +64,13 @@ def model_files(model: str | Path, revision: str | None) -> tuple[Path, Checkpoi
         read = partial(read_checkpoint, found)
     place = found if Path(model).is_dir() else str(model)
     return found, packed_checkpoint(place, read_config_values(found), read)
+
+
+def _described(shape: Shape, dtype: str, max_model_len: int | None) -> ModelFacts:
+    structure = structure_of_shape(shape)
+    chosen = computed_in(shape.dtype if dtype == "auto" else dtype, "")
+    made = made_checkpoint(structure, chosen, Path(shape.name))
+    return describe(shape.name, structure, made, chosen, max_model_len).facts
 
 
 def _files(model: str | Path, revision: str | None) -> tuple[CheckpointFacts, ModelStructure]:

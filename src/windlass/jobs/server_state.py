@@ -1,7 +1,7 @@
 """What a Windlass server tells of itself at /windlass/state, for people; another or older server tells less."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from windlass.units import format_size
 
@@ -43,5 +43,5 @@ def _part(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

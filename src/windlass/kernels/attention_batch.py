@@ -77,9 +77,9 @@ class AttentionBatch:
         page, slot = torch.empty(2, self.tokens, dtype=torch.int64)
         for span in self.prefill_spans:
             positions = torch.arange(span.context, span.total)
-            rows = slice(span.row, span.row + span.length)
-            page[rows] = torch.tensor(span.pages)[positions // self.page_tokens]
-            slot[rows] = positions % self.page_tokens
+            own = slice(span.row, span.row + span.length)
+            page[own] = torch.tensor(span.pages)[positions // self.page_tokens]
+            slot[own] = positions % self.page_tokens
         if self.decode_spans:
             rows = torch.tensor([span.row for span in self.decode_spans])
             newest = [divmod(span.context, self.page_tokens) for span in self.decode_spans]

@@ -42,7 +42,7 @@ def measure_decode_attention(
     spans = [TokenSpan(i, 1, context - 1, range(i * pages, (i + 1) * pages)) for i in range(sequences)]
     nbytes = 2 * sequences * context * key_heads * head_dim * dtype.itemsize
     stores = _stores(max(1, -(-cold_bytes // nbytes)), sequences * pages, key_heads, head_dim, dtype, device)
-    points = []
+    points: list[tuple[int, float]] = []
     begun = time.perf_counter()
     for group in groups:
         if points and time.perf_counter() - begun > MOST_SECONDS:
@@ -66,7 +66,7 @@ def measure_prefill_attention(
 
     Short prompts come packed, at least `rows` tokens in all, as the engine runs them.
     """
-    points = []
+    points: list[tuple[int, float]] = []
     begun = time.perf_counter()
     for length in prompts:
         if points and time.perf_counter() - begun > MOST_SECONDS:

@@ -24,9 +24,10 @@ from functools import reduce
 import torch
 from torch.nn import functional
 
+from windlass.facts.own_checkpoint import COLUMNS, ROWS
 from windlass.facts.packing import Packing
 from windlass.kernels.byte_fit import fitted_bytes, nearest_byte
-from windlass.kernels.encodings.blocks import COLUMNS, ROWS, block_shape, codebooks, join
+from windlass.kernels.encodings.blocks import block_shape, codebooks, join
 from windlass.kernels.weight_groups import Fit, WeightGroups, better_fit, column_sum, inverse, weight_groups
 
 STARTS = (1.0, 0.85, 0.7)
@@ -95,9 +96,8 @@ def _passed_on(w: torch.Tensor, fit: Fit, packing: Packing, passing: torch.Tenso
 
     passing (64, 64, g): row k has the shares of the later columns.
     """
-    if packing.name == "int8":
-        nearest = nearest_byte
-    else:
+    nearest: Nearest = nearest_byte
+    if packing.name != "int8":
         nearest = _nearest_marked(fit.offset.view(torch.int32) >> 16 & 3)
     w, over = w.clone(), inverse(fit.scale)
     codes = torch.empty_like(fit.codes)

@@ -61,14 +61,14 @@ class DeviceRuns:
 
 def runs_on(device: torch.device, runs: DecodeRuns) -> DeviceRuns:
     """The same runs, carried to a device in one copy."""
-    first_run = torch.searchsorted(runs.owner, torch.arange(runs.sequences + 1, dtype=torch.int32), out_int32=True)
+    begins = torch.searchsorted(runs.owner, torch.arange(runs.sequences + 1, dtype=torch.int32), out_int32=True)
     # Each part begins at a multiple of 16 bytes: Triton compiles anew for every way in which they do and do not.
     parts = [
         functional.pad(part, (0, -len(part) % 4))
-        for part in (runs.page, runs.start, runs.stop, runs.first, runs.owner, first_run)
+        for part in (runs.page, runs.start, runs.stop, runs.first, runs.owner, begins)
     ]
-    carried = torch.cat(parts).to(device).split([len(part) for part in parts])
-    return DeviceRuns(*carried, runs.sequences, runs.count, runs.one_each)
+    page, start, stop, first, owner, first_run = torch.cat(parts).to(device).split([len(part) for part in parts])
+    return DeviceRuns(page, start, stop, first, owner, first_run, runs.sequences, runs.count, runs.one_each)
 
 
 def decode_runs(reads: Sequence[PageRead], sequences: int) -> DecodeRuns:

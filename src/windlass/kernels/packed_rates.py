@@ -9,9 +9,10 @@ from functools import partial
 
 import torch
 
+from windlass.facts.own_checkpoint import ROWS
 from windlass.facts.packing import Packing
 from windlass.facts.rate_curve import RateCurve
-from windlass.kernels.encodings.blocks import CODE_BYTES, ROWS, block_shape
+from windlass.kernels.encodings.blocks import CODE_BYTES, block_shape
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.kernels.packed_product import packed_linear
 from windlass.memory.timing import typical_seconds
@@ -35,7 +36,7 @@ def measure_packed_products(
     flops = 2 * sum(out * into for out, into in shapes)
     # The first product of all may have kernels compiled, which is no speed of theirs.
     packed_linear(weights[0], inputs[weights[0].shape[1]][:1])
-    begun, points = time.perf_counter(), []
+    begun, points = time.perf_counter(), list[tuple[int, float]]()
     for count in rows:
         if points and time.perf_counter() - begun > most:
             break

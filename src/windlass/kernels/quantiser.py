@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional
 
 from windlass.errors import CheckpointError
+from windlass.facts.own_checkpoint import COLUMNS
 from windlass.facts.packing import Packing
 from windlass.kernels.block_fit import ROUNDS, STARTS, fitted_blocks
 from windlass.kernels.byte_fit import NUDGES, SCALES
-from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, block_shape, codebooks, unpack
+from windlass.kernels.encodings.blocks import INT4, INT8, block_shape, codebooks, unpack
 from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.packer import KINDS, NativePacker, PackingJob, native_packer
 
@@ -104,8 +105,9 @@ def packed_by_torch(weights: torch.Tensor, packing: Packing, weighing: Weighing)
     if wrong:
         raise _not_finite(wrong)
     blocks = fitted_blocks(weights, packing, weighing.share, weighing.passing)
-    dense = unpack(packing, {"blocks": blocks}, tuple(weights.shape), 0, len(weights), torch.float32)
-    share, weights = weighing.share[: weights.shape[1]].double(), weights.double()
+    rows, columns = weights.shape
+    dense = unpack(packing, {"blocks": blocks}, (rows, columns), 0, rows, torch.float32)
+    share, weights = weighing.share[:columns].double(), weights.double()
     return Packed(blocks, float(((dense - weights) ** 2 * share).sum()), float((weights**2 * share).sum()))
 
 

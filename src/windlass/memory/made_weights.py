@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from windlass.errors import StorageError
 from windlass.facts.made_checkpoint import HEADER_BYTES
@@ -37,7 +38,7 @@ DrawBlocks = Callable[[Packing, float, int], torch.Tensor]
 class _Stretch:
     """Bytes that tensors repeat, each beginning at a multiple of `unit` of them."""
 
-    data: np.ndarray
+    data: NDArray[np.uint8]
     unit: int
 
 

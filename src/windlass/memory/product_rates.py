@@ -39,7 +39,7 @@ def measure_products(
     weights = [torch.empty(shape, dtype=dtype, device=device).uniform_(-0.02, 0.02) for shape in shapes]
     inputs = {size: torch.ones(max(rows), size, dtype=dtype, device=device) for _, size in shapes}
     flops = 2 * sum(weight.numel() for weight in weights)
-    points = []
+    points: list[tuple[int, float]] = []
     for count in rows:
         if points and time.perf_counter() - begun > most:
             break

@@ -214,4 +214,4 @@ def runs_of(reads: Sequence[PageRead], longest: int) -> Iterator[list[PageRead]]
 
 
 def _bytes_of(page: torch.Tensor) -> memoryview:
-    return memoryview(page.reshape(-1).view(torch.uint8).numpy()).cast("B")
+    return page.reshape(-1).view(torch.uint8).numpy().data.cast("B")

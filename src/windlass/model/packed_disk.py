@@ -52,7 +52,7 @@ class PackedDisk:
             target = self.behind.packed[place]
             target.copy_(record)
             at = self._base + page * self._nbytes
-            self._writing[page] = self._file.write(at, memoryview(target.numpy()).cast("B"))
+            self._writing[page] = self._file.write(at, target.numpy().data.cast("B"))
 
     def records(self, pages: Sequence[int]) -> torch.Tensor:
         """Copies of packed pages (n, page.nbytes)."""

@@ -7,7 +7,7 @@ Legend: N outputs, K inputs; matrices are stacked by rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +37,13 @@ class PackedWeight(torch.Tensor):
         weight.matrices, weight.transposed, weight.products = tuple(matrices), transposed, ()
         return weight
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
-        """Without the numbers."""
-        names = ", ".join(matrix.packing.name for matrix in self.matrices)
-        return f"PackedWeight({tuple(self.shape)}, {self.dtype}, {names})"
-
     @classmethod
     def __torch_function__(
-        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Serves products and rows; the rest of torch sees unpacked numbers (`__torch_dispatch__`)."""
         kwargs = kwargs or {}
@@ -55,16 +54,31 @@ class PackedWeight(torch.Tensor):
         if func in _FROM_THE_RIGHT and _packed(args[-1], transposed=True) and not kwargs:
             *bias, x = args[:-1]
             return args[-1].linear(x, *bias)
+        if func is torch.Tensor.__repr__:
+            return args[0].told
         with torch._C.DisableTorchFunctionSubclass():  # what comes of unpacked numbers is a plain tensor
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping | None = None
+    def _on_numbers(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Runs an operation on the unpacked numbers."""
         tree = torch.utils._pytree.tree_map
         return func(*tree(_unpacked, args), **tree(_unpacked, dict(kwargs or {})))
+
+    # torch's annotation is that of an instance's method.
+    __torch_dispatch__ = cast(Any, _on_numbers)
+
+    @property
+    def told(self) -> str:
+        """What it is, without the numbers."""
+        names = ", ".join(matrix.packing.name for matrix in self.matrices)
+        return f"PackedWeight({tuple(self.shape)}, {self.dtype}, {names})"
 
     def linear(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """x (..., K) -> (..., N), as F.linear."""

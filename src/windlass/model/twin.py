@@ -4,12 +4,14 @@ V vocabulary; N tokens of one sequence; S decode steps.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from windlass.model.shrunken_sizes import VOCABULARY
 from windlass.model.trial_lengths import DECODE_STEPS
@@ -96,7 +98,9 @@ def _reference(model: PreTrainedModel, prompt: tuple[int, ...], steps: int) -> R
     ids = torch.tensor([prompt])
     model(ids[:, :1], use_cache=False)  # rotary tables that grew with an earlier prompt (dynamic) shrink again
     whole = model(ids, use_cache=False).logits[0]
-    made = model.generate(
+    # Every causal model of transformers generates, which the annotations of PreTrainedModel leave out.
+    generate = cast(Callable[..., GenerateDecoderOnlyOutput], model.generate)
+    made = generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=steps,
@@ -104,5 +108,6 @@ def _reference(model: PreTrainedModel, prompt: tuple[int, ...], steps: int) -> R
         output_logits=True,
         return_dict_in_generate=True,
     )
+    assert made.logits is not None
     tokens = tuple(made.sequences[0, len(prompt) :].tolist())
     return Reference(prompt, whole, tokens, torch.cat(list(made.logits)))

@@ -3,7 +3,7 @@
 import mimetypes
 from collections.abc import Mapping
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from types import MappingProxyType
 
 from fastapi import FastAPI
@@ -23,7 +23,7 @@ _PLAIN = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>Windlas
 
 def built_page() -> dict[str, bytes]:
     """Path below `/` -> content of every file of the page; a plain one in a build that was made without it."""
-    folder = files("windlass.server").joinpath("page")
+    folder = Path(str(files("windlass.server"))) / "page"
     found = dict(_walked(folder, "")) if folder.is_dir() else {}
     return found if "index.html" in found else {"index.html": _PLAIN}
 
@@ -42,7 +42,7 @@ def _add(app: FastAPI, path: str, content: bytes, kind: str) -> None:
     app.add_api_route(path, given, include_in_schema=False)
 
 
-def _walked(folder: Traversable, below: str) -> list[tuple[str, bytes]]:
+def _walked(folder: Path, below: str) -> list[tuple[str, bytes]]:
     found: list[tuple[str, bytes]] = []
     for entry in folder.iterdir():
         if entry.is_dir():

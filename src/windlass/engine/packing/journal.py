@@ -63,8 +63,7 @@ def read(folder: Path, job: Mapping[str, object]) -> Durable:
             )
     found = Durable()
     for line in lines[1:]:
-        if line.keys() == {"pieces", "error", "power"}:
-            found = Durable(**line)
+        found = _durable(line) or found
     return found
 
 
@@ -72,6 +71,14 @@ def finish(folder: Path) -> None:
     """Nothing is left to go on with."""
     (folder / IMPORTANCE).unlink(missing_ok=True)
     (folder / NAME).unlink()
+
+
+def _durable(line: Mapping[str, object]) -> Durable | None:
+    """What a line says, if it says that and no more."""
+    match line:
+        case {"pieces": int(pieces), "error": float(error), "power": float(power)} if len(line) == 3:
+            return Durable(pieces, error, power)
+    return None
 
 
 def _value(line: str) -> dict[str, object]:

@@ -201,7 +201,7 @@ def _open(path: Path, file: OutputFile) -> int:
 
 def _write(descriptor: int, data: torch.Tensor, piece: PackPiece, folder: Path) -> None:
     """Raises StorageError."""
-    view, at = memoryview(data.view(-1).numpy()), piece.target_offset
+    view, at = data.view(-1).numpy().data, piece.target_offset
     assert len(view) == piece.target_nbytes, f"{len(view)} bytes of {piece.tensor} for {piece.target_nbytes}"
     try:
         while view:

@@ -41,7 +41,7 @@ def quantize(
     Raises UsageError for a target that is taken or was begun as another job, UnsupportedModel for weights that are
     packed already, CheckpointError, and StorageError where the disk lacks the room.
     """
-    work = planned(source, target.expanduser().absolute(), to, calibration and calibration.digest)
+    work = planned(source, target.expanduser().absolute(), to, calibration.digest if calibration else None)
     packer = packer_name()  # a compiler may run, so before the clock does
     with worked_in(work) as durable:
         importance = calibration.weigh(work) if calibration else unweighted

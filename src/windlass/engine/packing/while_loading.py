@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windlass.engine.packing.folder import finished
 from windlass.engine.packing.pack import quantize
@@ -111,7 +112,7 @@ class PackedWhileLoading:
                 return
             yield from parts_of(piece, start, stop, PART_BYTES)
 
-    def _lay(self, part: PackPiece, arena: Arena, at: int, out: np.ndarray, offset: int) -> None:
+    def _lay(self, part: PackPiece, arena: Arena, at: int, out: NDArray[np.uint8], offset: int) -> None:
         """Puts what has come of a part where it belongs in `out`, which begins at `offset` of the file."""
         made = raw_bytes(part, arena, at)
         if part.rows:

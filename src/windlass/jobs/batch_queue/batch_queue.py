@@ -35,6 +35,7 @@ from windlass.jobs.batch_queue.batch_record import (
     IN_PROGRESS,
     VALIDATING,
     BatchRecord,
+    Status,
 )
 from windlass.jobs.batch_queue.file_store import FileStore
 from windlass.jobs.batch_queue.new_id import new_id
@@ -235,7 +236,7 @@ class BatchQueue:
         """The answers become files of their own."""
         with self._changed:
             record = self._now(self._records[number])
-            ending = CANCELLED if record.status == CANCELLING else COMPLETED
+            ending: Status = CANCELLED if record.status == CANCELLING else COMPLETED
             if ending == COMPLETED:
                 record = _at(record, FINALIZING)
                 self._keep(record)
@@ -272,5 +273,5 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _at(record: BatchRecord, status: str) -> BatchRecord:
+def _at(record: BatchRecord, status: Status) -> BatchRecord:
     return replace(record, status=status, times={**record.times, status: int(time.time())})

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final, Literal
 
-VALIDATING, IN_PROGRESS, FINALIZING, COMPLETED = "validating", "in_progress", "finalizing", "completed"
-CANCELLING, CANCELLED, FAILED = "cancelling", "cancelled", "failed"
+Status = Literal["validating", "in_progress", "finalizing", "completed", "cancelling", "cancelled", "failed"]
+VALIDATING: Final = "validating"
+IN_PROGRESS: Final = "in_progress"
+FINALIZING: Final = "finalizing"
+COMPLETED: Final = "completed"
+CANCELLING: Final = "cancelling"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
 OPEN = frozenset({VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING})
 """The states, in OpenAI's words; in those of OPEN there is something to do still."""
 
@@ -22,7 +28,7 @@ class BatchRecord:
     input_file_id: str
     created: int
     completion_window: str = "24h"
-    status: str = VALIDATING
+    status: Status = VALIDATING
     output_file_id: str | None = None
     error_file_id: str | None = None
     total: int = 0

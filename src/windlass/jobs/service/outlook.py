@@ -27,7 +27,8 @@ class Outlook:
         seconds = [self._seconds_of(each, plan) for each in passes[1:]]
         known = [each for each in seconds if each is not None]
         tokens = passes[-1].generated_tokens - passes[0].generated_tokens
-        return tokens / sum(known) if len(known) == len(seconds) and sum(known) else None
+        total = sum(known)
+        return tokens / total if len(known) == len(seconds) and total else None
 
     def _seconds_of(self, state: BlockState, plan: Plan) -> float | None:
         done = state.last_pass

@@ -36,8 +36,10 @@ def tiers(plan: Plan, facts: ModelFacts, state: BlockState | None) -> tuple[Tier
         found = [_tier("host", plan.memory, (pages[0] + pages[1]) * page)]
     else:
         found = [_tier("host", plan.host, pages[1] * page), _tier("device", plan.memory, pages[0] * page)]
-    on_disk = (TierPart("weights", plan.disk_bytes, plan.disk_bytes),)
-    on_disk += (TierPart("kv_cache", plan.disk_pages * page, pages[2] * page),)
+    on_disk = (
+        TierPart("weights", plan.disk_bytes, plan.disk_bytes),
+        TierPart("kv_cache", plan.disk_pages * page, pages[2] * page),
+    )
     total = sum(part.bytes for part in on_disk)
     return (*found, Tier("disk", total, on_disk)) if total else tuple(found)
 

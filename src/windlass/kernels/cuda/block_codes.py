@@ -33,15 +33,14 @@ def plain_code(word: tl.tensor, E: tl.constexpr, C: tl.constexpr, BITS: tl.const
     subtraction, where a conversion from integers would take four times as long.
     """
     half = word if E == 0 else word >> 16
+    SHIFT: tl.constexpr = 8 * (C % 2) + 4 * (C // 2) if BITS == 4 else 8 * C
     if BITS == 4:
-        SHIFT: tl.constexpr = 8 * (C % 2) + 4 * (C // 2)
         lifted = as_float((half & (15 << SHIFT)) | ((150 - SHIFT) << 23))
         if SHIFT == 0:  # 2^23 + 7.5 is no float32
             code = (lifted - 8388608.0) - 7.5
         else:
             code = lifted - (2.0 ** (23 - SHIFT) + 7.5)
     else:
-        SHIFT: tl.constexpr = 8 * C
         lifted = as_float(((half ^ (128 << SHIFT)) & (255 << SHIFT)) | ((150 - SHIFT) << 23))
         code = lifted - (2.0 ** (23 - SHIFT) + 128.0)
     return code

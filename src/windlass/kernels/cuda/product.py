@@ -12,11 +12,12 @@ from functools import cache, partial
 
 import torch
 
+from windlass.facts.own_checkpoint import ROWS
 from windlass.kernels.cuda.backend import DeviceKernels, device_kernels
 from windlass.kernels.cuda.tile import Tile, product_tiles, row_tiles
 from windlass.kernels.cuda.timing import seconds
 from windlass.kernels.cuda.tuning import Tuning
-from windlass.kernels.encodings.blocks import ROWS, block_shape
+from windlass.kernels.encodings.blocks import block_shape
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.packed_matrix import PackedMatrix
 from windlass.settings import cache_folder

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from windlass.kernels.cuda.tile import Tile
@@ -40,7 +41,7 @@ class Tuning:
         times: list[tuple[float, int]] = []
         for number, tile in enumerate(tiles):
             try:
-                times.append((self._measure(lambda tile=tile: run(tile)), number))
+                times.append((self._measure(partial(run, tile)), number))
             except self._failures:
                 if number == len(tiles) - 1 and not times:
                     raise

@@ -15,6 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from windlass.kernels.encodings.mxfp4 import NUMBERS
 from windlass.kernels.packed_matrix import PackedMatrix
@@ -146,7 +147,9 @@ def _whole(matrix: PackedMatrix) -> ForeignLayout | None:
         return layout
     in_bytes = parts["zeros"].dtype == torch.int8
     zeros = _grid(parts["zeros"], rows if in_bytes else -(-rows * bits // 32), groups)
-    return zeros and replace(layout, zeros=zeros, zero_kind=BYTE_ZEROS if in_bytes else WORD_ZEROS)
+    if zeros is None:
+        return None
+    return replace(layout, zeros=zeros, zero_kind=BYTE_ZEROS if in_bytes else WORD_ZEROS)
 
 
 def _fp8(matrix: PackedMatrix) -> ForeignLayout | None:
@@ -199,6 +202,6 @@ def _follows(groups: torch.Tensor, columns: int, size: int) -> bool:
 
 
 @cache
-def _following(columns: int, size: int) -> np.ndarray:
+def _following(columns: int, size: int) -> NDArray[np.int64]:
     """The group of each column where they do."""
     return np.arange(columns) // size

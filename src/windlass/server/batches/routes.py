@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, Field
 
-from windlass.jobs.batch_queue.batch_record import BatchRecord
+from windlass.jobs.batch_queue.batch_record import BatchRecord, Status
 from windlass.server.batches.cursor import MOST, leaf
 from windlass.server.batches.files import batches_of
 from windlass.server.errors.api_error import bad_request, not_found
@@ -14,9 +14,6 @@ from windlass.server.errors.error_body import errors
 from windlass.server.questions.fields import check_fields
 from windlass.server.questions.sampling_body import FirstWrong, Strict
 from windlass.server.served import Served
-
-Status = Literal["validating", "in_progress", "finalizing", "completed", "cancelling", "cancelled", "failed"]
-
 
 # OpenAI's own limits on metadata.
 MAX_LABELS = 16

@@ -41,15 +41,17 @@ def chat_routes(served: Served) -> APIRouter:
         body.check()
         question = await served.read(partial(_read, served, body))
         asking = Asking(served.service, [question], served.waits, served.limits.keep_alive, form_field(body))
-        told = {"id": f"chatcmpl-{uuid4().hex}", "created": int(time.time()), "model": served.model}
+        name, created = f"chatcmpl-{uuid4().hex}", int(time.time())
         writer = ChatWriter(body)
 
         def whole(outputs: list[RequestOutput]) -> dict[str, Any]:
             [output] = outputs
-            answer = ChatCompletion(**told, choices=writer.choices(output), usage=usage_of(outputs))
+            choices, usage = writer.choices(output), usage_of(outputs)
+            answer = ChatCompletion(id=name, created=created, model=served.model, choices=choices, usage=usage)
             return lean(answer, *_OPTIONAL)
 
-        pieces = _pieces(asking, writer, ChatChunk(**told, choices=[]), body) if body.stream else None
+        head = ChatChunk(id=name, created=created, model=served.model, choices=[])
+        pieces = _pieces(asking, writer, head, body) if body.stream else None
         return await answered(request, asking, pieces, whole)
 
     return router

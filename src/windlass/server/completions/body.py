@@ -27,9 +27,14 @@ class CompletionBody(SamplingBody):
         """One by one."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if isinstance(self.prompt[0], int):
-            return [[token for token in self.prompt if isinstance(token, int)]]
-        return [each for each in self.prompt if not isinstance(each, int)]
+        tokens: list[int] = []
+        several: list[str | list[int]] = []
+        for each in self.prompt:
+            if isinstance(each, int):
+                tokens.append(each)
+            else:
+                several.append(each)
+        return several or [tokens]
 
     @property
     def scores_only(self) -> bool:

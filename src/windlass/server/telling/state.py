@@ -48,31 +48,31 @@ class Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Now."""
-        view = self._served.service.view().as_dict()
-        queue, speed = view["queue"], view["speed"]
-        told = {
-            "windlass_requests_running": ("Sequences in the model.", queue["running"]),
-            "windlass_requests_waiting": ("Questions that wait.", queue["waiting"]),
-            "windlass_places": ("Sequences that there is room for.", queue["places"]),
-            "windlass_queue_capacity": ("Questions that may wait.", queue["capacity"]),
-            "windlass_kv_pages_used": ("Pages of keys and values in use.", queue["pages_used"]),
-            "windlass_kv_pages": ("Pages of keys and values.", queue["pages"]),
-            "windlass_tokens_per_second": ("Tokens generated per second, lately.", speed["tokens_per_second"]),
-            "windlass_ready": ("1 while questions are answered.", float(view["state"] == "ready")),
+        view = self._served.service.view()
+        queue, speed = view.queue, view.speed
+        told: dict[str, tuple[str, float]] = {
+            "windlass_requests_running": ("Sequences in the model.", queue.running),
+            "windlass_requests_waiting": ("Questions that wait.", queue.waiting),
+            "windlass_places": ("Sequences that there is room for.", queue.places),
+            "windlass_queue_capacity": ("Questions that may wait.", queue.capacity),
+            "windlass_kv_pages_used": ("Pages of keys and values in use.", queue.pages_used),
+            "windlass_kv_pages": ("Pages of keys and values.", queue.pages),
+            "windlass_tokens_per_second": ("Tokens generated per second, lately.", speed.tokens_per_second),
+            "windlass_ready": ("1 while questions are answered.", float(view.state == "ready")),
         }
         for name, (meaning, value) in told.items():
-            yield GaugeMetricFamily(name, meaning, value=value or 0)
+            yield GaugeMetricFamily(name, meaning, value=value)
         yield CounterMetricFamily(
-            "windlass_prompt_tokens", "Tokens of prompts that were read.", value=speed["prompt_tokens"]
+            "windlass_prompt_tokens", "Tokens of prompts that were read.", value=speed.prompt_tokens
         )
         yield CounterMetricFamily(
-            "windlass_generated_tokens", "Tokens that were generated.", value=speed["generated_tokens"]
+            "windlass_generated_tokens", "Tokens that were generated.", value=speed.generated_tokens
         )
         rates = GaugeMetricFamily(
             "windlass_link_bytes_per_second", "Rate of a link in the last passes.", labels=["link"]
         )
-        for link in view["links"]:
-            rates.add_metric([link["name"]], link["rate"] or 0)
+        for link in view.links:
+            rates.add_metric([link.name], link.rate)
         yield rates
 
 
