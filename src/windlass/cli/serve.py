@@ -12,7 +12,7 @@ import typer
 from windlass.cli.boxed_model import boxed_model
 from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
 from windlass.cli.display import BeginAndLog
-from windlass.cli.exits import INTERRUPTED
+from windlass.cli.exits import INTERRUPTED, terminated_as_interrupted
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
@@ -45,6 +45,7 @@ def serve(
     _require_server()
     name = model or boxed_model()
     with (
+        terminated_as_interrupted(),
         bound_socket(server.host, server.port) as listener,
         closing(BeginAndLog(output.quiet)) as screen,
     ):
