@@ -5,13 +5,14 @@ import json
 import math
 import re
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from windlass.cli.bars import Bars
-from windlass.cli.display import LogLines, display
+from windlass.cli.display import BeginAndLog, LogLines, display
 from windlass.cli.progress_text import disk_text, done_text, json_line, left_text, memory_text, speed_text
 from windlass.facts.progress import Progress
 from windlass.units import GIB
@@ -136,12 +137,30 @@ def test_a_log_has_a_few_lines_for_people_however_often_it_is_told(capsys: pytes
 
 
 def test_a_log_is_for_what_is_no_terminal_and_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    with display(quiet=False, lines=True) as screen:
+    with closing(BeginAndLog(quiet=False)) as screen:
         screen.on_progress(event())
     assert "{" not in capsys.readouterr().err
-    with display(quiet=True, lines=True) as screen:
+    with closing(BeginAndLog(quiet=True)) as screen:
+        screen.on_progress(event())
+        screen.has_begun()
         screen.on_progress(event())
     assert capsys.readouterr().err == ""
+
+
+def test_bars_of_a_beginning_end_with_it_and_a_log_follows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn, out = bars(120)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("windlass.cli.bars.on_standard_error", lambda passing: drawn)
+    with closing(BeginAndLog(quiet=False)) as screen:
+        screen.on_progress(event("load", done=10**9, total=10**9))
+        screen.has_begun()
+        before = out.getvalue()
+        assert before.rindex("\x1b[?25l") < before.rindex("\x1b[?25h"), "the cursor is there again"
+        screen.on_progress(event("load", done=10**6, total=10**9))  # loaded anew after an error of the machine
+    assert out.getvalue() == before
+    assert capsys.readouterr().err.startswith("load     1.00 MB of 1.00 GB")
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from server_world import PATIENCE, model_with_template
 from windlass.cli.display import LogLines
 from windlass.cli.main import app
 from windlass.cli.serve_flags import ServeFlags
+from windlass.errors import ModelError
 from windlass.facts.progress import Progress
 from windlass.jobs.service.desk import Desk
 from windlass.jobs.service.limits import Limits
@@ -66,6 +68,39 @@ def test_a_port_that_is_taken_is_said_before_a_model_is_looked_for() -> None:
     assert ended.exit_code == 2
     assert f"port {port}" in ended.stderr
     assert "name another --port" in ended.stderr
+
+
+def test_until_the_model_is_opened_the_port_refuses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a probe sees: nobody is made to wait before there is something that could answer."""
+    listeners: list[socket.socket] = []
+
+    def bound(host: str, port: int) -> socket.socket:
+        listeners.append(bound_socket(host, port))
+        return listeners[-1]
+
+    def look(*_: object, **__: object) -> None:
+        host, port = listeners[0].getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port), PATIENCE)
+        raise ModelError("seen")
+
+    monkeypatch.setattr("windlass.cli.serve.bound_socket", bound)
+    monkeypatch.setattr("windlass.cli.serve.opened", look)
+    ended = CliRunner().invoke(app, ["serve", "./none", "--port", "0"])
+    assert (ended.exit_code, ended.stderr) == (1, "error: seen\n")
+
+
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM"])
+def test_a_signal_while_the_model_is_opened_ends_it_in_one_line(ending: str) -> None:
+    program = (
+        "import signal, sys\nfrom windlass.__main__ import main\nfrom windlass.cli import serve\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"serve.opened = lambda *_, **__: signal.raise_signal(signal.{ending})\n"
+        "sys.argv = ['windlass', 'serve', './none', '--port', '0']\nmain()"
+    )
+    environ = dict(os.environ) | {"PYTHONPATH": str(SOURCE)}
+    ran = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
 
 
 def test_defaults_of_flags_are_those_of_the_limits() -> None:

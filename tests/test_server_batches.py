@@ -93,6 +93,16 @@ def test_answers_and_errors_come_in_files_of_their_own(client: openai.OpenAI, mo
     assert answers["c"]["object"] == "chat.completion"
 
 
+def test_answers_stand_in_the_order_in_which_they_were_finished(server: Server, client: openai.OpenAI) -> None:
+    server.held.stop()
+    batch = sent(
+        client, completion("long", "O", max_tokens=20, ignore_eos=True), completion("short", "O", max_tokens=1)
+    )
+    eventually(lambda: server.station.service.open_tickets == 2)
+    server.held.go()
+    assert [row["custom_id"] for row in lines(client, ended(client, batch).output_file_id)] == ["short", "long"]
+
+
 def test_batches_are_listed_the_latest_first_and_leafed_through(client: openai.OpenAI) -> None:
     made = [ended(client, sent(client, completion("a", "O", max_tokens=1))).id for _ in range(3)]
     listed = [batch.id for batch in client.batches.list(limit=2)]  # the client asks for the next leaf by itself

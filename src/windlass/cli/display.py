@@ -109,13 +109,38 @@ class Screens:
         self._now.close()
 
 
-@contextmanager
-def display(quiet: bool, lines: bool = False) -> Iterator[Display]:
-    """The display that suits standard error, closed at the end whatever happens.
+class BeginAndLog:
+    """Bars, on a terminal, while something long-lived begins; a log from then on, and elsewhere from the first line.
 
-    With `lines` what is no terminal is told in lines for people, as a log, and not in JSON.
+    A bar is drawn ten times a second and hides the cursor, for as long as it stands.
     """
-    screen = LogLines() if lines and not quiet and not sys.stderr.isatty() else _suited(quiet)
+
+    def __init__(self, quiet: bool) -> None:
+        self._later: Display = Silence() if quiet else LogLines()
+        self._now = _suited(quiet) if sys.stderr.isatty() else self._later
+
+    def on_progress(self, event: Progress) -> None:
+        """One step of long work is done."""
+        self._now.on_progress(event)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Says something once, for people."""
+        self._now.say(lines)
+
+    def has_begun(self) -> None:
+        """Leaves the bars as they stand. From any thread."""
+        self._now.close()
+        self._now = self._later
+
+    def close(self) -> None:
+        """Draws no more."""
+        self._now.close()
+
+
+@contextmanager
+def display(quiet: bool) -> Iterator[Display]:
+    """The display that suits standard error, closed at the end whatever happens."""
+    screen = _suited(quiet)
     try:
         yield screen
     finally:

@@ -55,6 +55,16 @@ def files_removed() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """A process that is asked to terminate ends as on Ctrl-C: it says so, and exits with the code of that."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
     raise SystemExit(TERMINATED)
 

@@ -8,14 +8,20 @@ import importlib.util
 import sys
 from typing import Any
 
+from windlass.cli.held_signals import HeldSignals
 from windlass.errors import UsageError
 
 _PACKAGED_MODEL = "windlass.packaged_model"
 
 
 def late(module: str) -> Any:
-    """The module `windlass.<module>`, imported now: `late("engine.llm").LLM`."""
-    return importlib.import_module(f"windlass.{module}")
+    """The module `windlass.<module>`, imported now: `late("engine.llm").LLM`.
+
+    Ctrl-C is heard when that is done. Libraries swallow a KeyboardInterrupt that comes while they are imported, or make
+    an error of their own of it, and are then neither there nor to be imported again.
+    """
+    with HeldSignals():
+        return importlib.import_module(f"windlass.{module}")
 
 
 def packaged_model() -> Any | None:

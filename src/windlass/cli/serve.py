@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,8 @@ import typer
 
 from windlass.cli.boxed_model import boxed_model
 from windlass.cli.budget_flags import BudgetFlags, MaybeModelName
-from windlass.cli.display import Display, display
-from windlass.cli.exits import INTERRUPTED
+from windlass.cli.display import BeginAndLog
+from windlass.cli.exits import INTERRUPTED, terminated_as_interrupted
 from windlass.cli.late import late
 from windlass.cli.opened import opened
 from windlass.cli.output_flags import OutputFlags
@@ -43,7 +44,11 @@ def serve(
     """
     _require_server()
     name = model or boxed_model()
-    with bound_socket(server.host, server.port) as listener, display(output.quiet, lines=True) as screen:
+    with (
+        terminated_as_interrupted(),
+        bound_socket(server.host, server.port) as listener,
+        closing(BeginAndLog(output.quiet)) as screen,
+    ):
         station: Any = None
 
         def on_progress(event: Progress) -> None:
@@ -102,7 +107,8 @@ def _lines(url: str, model: str, needs_key: bool) -> list[str]:
     ]
 
 
-def _tell_ready(url: str, model: str, output: OutputFlags, screen: Display) -> None:
+def _tell_ready(url: str, model: str, output: OutputFlags, screen: BeginAndLog) -> None:
+    screen.has_begun()
     screen.say(["ready    the model is loaded; Ctrl-C ends it"])
     if output.json:
         sys.stdout.write(json.dumps({"url": url, "model": model, "state": "ready"}) + "\n")

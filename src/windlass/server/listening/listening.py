@@ -13,6 +13,7 @@ from windlass.server.doors.limits import ServerLimits
 from windlass.server.listening.connection import ListeningConfig
 
 _SAID = b"\nstopping after the pass in flight (or the part that is loaded now); once more stops at once\n"
+_CURSOR = b"\x1b[?25h"
 INTERRUPTED = 130
 
 
@@ -54,6 +55,8 @@ class Listening:
     def interrupt(self) -> None:
         """A signal. The second one leaves a pass in the middle, which nothing but the end of the process can."""
         if self.interrupted:
+            if os.isatty(2):
+                os.write(2, _CURSOR)  # a bar that shows the load has hidden it
             os._exit(INTERRUPTED)
         self.interrupted = True
         # Past Python's own buffers, in the middle of whose writing this may come.
