@@ -12,10 +12,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from windlass.cli.main import app
-from windlass.errors import ModelError, ModelNotFound, NotReady, QueueFull, RequestError, UsageError, WindlassError
+from windlass.errors import (
+    ModelError,
+    ModelNotFound,
+    NotReady,
+    QueueFull,
+    RequestError,
+    Unavailable,
+    UsageError,
+    WindlassError,
+)
 from windlass.facts.chat_event import AnswerEnd, AnswerText, ChatEvent, Notice
 from windlass.jobs.chat import Chat
-from windlass.jobs.chat_server import ChatServer
+from windlass.jobs.chat_server import LONGEST_WAIT, ChatServer
 from windlass.jobs.remote_answerer import RemoteAnswerer
 
 
@@ -31,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.finish, self.breaks_off, self.goes_on = "stop", False, False
         self.gone = threading.Event()
         self.full_for = 0
+        self.full: tuple[int, dict[str, str], bytes] = (429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}')
         self.waits: list[float] = []
         self.state: bytes | None = None
 
@@ -55,7 +65,7 @@ class Door(BaseHTTPRequestHandler):
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         if self.server.full_for:
             self.server.full_for -= 1
-            self._answer(429, {"Retry-After": "7"}, b'{"error": {"message": "full"}}')
+            self._answer(*self.server.full)
             return
         if self.server.refusal is not None:
             self._answer(*self.server.refusal)
@@ -88,7 +98,7 @@ class Door(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
+        self.send_response_only(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
@@ -181,9 +191,11 @@ def test_an_answer_that_is_stopped_frees_its_place_on_the_server(server: Server,
         ((404, {}, b"<html>\nno"), ModelNotFound, "answers 404: <html>; check --url and the name of the model"),
         ((400, {}, b'{"error": {"message": "too long"}}'), RequestError, "refuses the question: too long"),
         ((503, {}, b'{"error": {"message": "loading"}}'), NotReady, "cannot answer now: loading; ask again later"),
+        ((503, {}, b'{"error": {"message": "broke; ask again."}}'), NotReady, "cannot answer now: broke; ask again$"),
         ((500, {}, b'{"error": {"message": "a bug"}}'), ModelError, "answers 500: a bug; ask again later"),
         ((200, {}, b"data: {nonsense\n\n"), ModelError, "which is no JSON; check --url"),
         ((200, {}, b'data: {"error": {"message": "oops"}}\n\n'), ModelError, "broke its answer off: oops; ask again"),
+        ((200, {}, b'data: {"error": {"message": "No. Try again!"}}\n\n'), ModelError, "answer off: No. Try again!$"),
         ((200, {}, b'data: {"choices": [3]}'), ModelError, "which is no piece of an answer"),
         ((200, {}, b"hello"), ModelError, "closed the connection inside its answer"),
     ],
@@ -218,6 +230,50 @@ def test_but_not_for_ever_and_not_where_it_would_take_long(server: Server, door:
     with pytest.raises(QueueFull, match="ask again in 60 s"):
         after(talk, "Hi")
     assert len(server.waits) == 3 and len(server.bodies) == 5
+
+
+DATED = {"Date": "Sun, 06 Nov 1994 08:49:37 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"Retry-After": "2"}, 2.0),
+        ({"Retry-After": "0"}, 1.0),
+        (DATED | {"Retry-After": "Sun, 06 Nov 1994 08:49:42 GMT"}, 5.0),
+        (DATED | {"Retry-After": "Sunday, 06-Nov-94 08:49:41 GMT"}, 4.0),
+        (DATED | {"Retry-After": "Sun Nov  6 08:49:40 1994"}, 3.0),
+        ({"Retry-After": "Sun, 06 Nov 1994 08:49:42 GMT"}, 1.0),  # by our clock it is over
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_so_is_one_that_loads_its_model_whether_it_said_seconds_or_a_date(
+    server: Server, door: ChatServer, status: int, headers: dict[str, str], wait: float
+) -> None:
+    talk, server.full, server.full_for = Chat(RemoteAnswerer(door, "small", {})), (status, headers, b""), 3
+    after(talk, "Hi")
+    assert server.waits == [wait] * 3
+    assert talk.conversation.exchanges == (("Hi", "Hello 日本"),)
+
+
+def test_short_waits_are_many_but_not_for_ever(server: Server, door: ChatServer) -> None:
+    server.full, server.full_for = (503, {"Retry-After": "1"}, b""), 100
+    with pytest.raises(NotReady, match="ask again in 1 s"):
+        after(Chat(RemoteAnswerer(door, "small", {})), "Hi")
+    assert server.waits == [1.0] * round(LONGEST_WAIT)
+
+
+@pytest.mark.parametrize(
+    "said", ["soon", "-1", "\xb2", "1.5", "Sun, 06 Nov 1994 25:99:99 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_time_that_is_far_or_cannot_be_read_is_not_waited_for(
+    server: Server, door: ChatServer, status: int, said: str
+) -> None:
+    server.refusal = (status, {"Retry-After": said}, b"")
+    with pytest.raises(Unavailable, match="ask again (later|after Fri, 31 Dec 9999 23:59:59 GMT)$"):
+        after(Chat(RemoteAnswerer(door, "small", {})), "Hi")
+    assert server.waits == [] and len(server.bodies) == 1
 
 
 def test_stats_are_what_the_server_tells_and_no_zeros(server: Server, door: ChatServer) -> None:
@@ -265,6 +321,12 @@ class TestTheVerb:
         result = chat("--url", f"{server.url}/v1/", "-q", "--choice", "a,b", given="Hi\n", WINDLASS_API_KEY="mine")
         assert (result.exit_code, result.stdout) == (0, "Hello 日本\n"), result.output
         assert server.keys == ["Bearer mine"] and server.bodies[0]["structured_outputs"] == {"choice": ["a", "b"]}
+
+    def test_ends_the_line_of_an_answer_that_breaks_off(self, server: Server) -> None:
+        server.breaks_off = True
+        result = chat("--url", server.url, "-q", given="Hi\nWhy?\n")
+        assert (result.exit_code, result.stdout) == (1, "Hello 日本\n"), result.output
+        assert "closed the connection inside its answer" in result.stderr
 
     def test_writes_answers_for_machines(self, server: Server) -> None:
         result = chat("big", "--url", server.url, "--json", "-q", "--api-key", "k", given="Hi\n")

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from windlass.server.doors.addresses import Addresses, bound_socket, is_loopback
 from windlass.server.doors.keys import Keys
 from windlass.server.doors.limits import ServerLimits
 from windlass.server.errors.api_error import ApiError
+from windlass.server.listening import connection
 
 LONG: dict[str, Any] = {"model": MODEL, "prompt": "O", "max_tokens": 400, "extra_body": {"ignore_eos": True}}
 
@@ -245,21 +247,106 @@ def test_a_newcomer_has_the_place_of_the_connection_that_waits_longest(model: Pa
         assert answered(first) == b"200"
 
 
-def test_where_every_connection_has_a_request_in_work_the_next_is_told_so(model: Path) -> None:
-    server = Server(model, limits=ServerLimits(max_connections=2, keep_alive=0.05))
+POST = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
+POST += "Content-Type: application/json\r\n"
+
+
+def posted(body: dict[str, Any]) -> bytes:
+    sent = json.dumps(body).encode()
+    return f"{POST}Content-Length: {len(sent)}\r\n\r\n".encode() + sent
+
+
+@pytest.fixture
+def full(model: Path) -> Iterator[Server]:
+    """Two connections may be open, and both have a request in work for as long as the test."""
+    server = Server(model, limits=ServerLimits(max_connections=2, keep_alive=0.05, head_pause=PATIENCE))
     server.held.stop()
-    ask = json.dumps({"prompt": "O", "max_tokens": 9, "stream": True}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(ask)}\r\n\r\n"
     with running(server), connected(server) as first, connected(server) as second:
         for client in (first, second):
-            client.sendall(head.encode() + ask)
+            client.sendall(posted({"prompt": "O", "max_tokens": 9, "stream": True}))
             assert client.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
-        with connected(server) as third:
-            told = third.makefile("rb").read()
-        server.held.go()
+        yield server
+
+
+def connections(server: Server) -> set[Any]:
+    return server.station.listening._server.server_state.connections
+
+
+def test_where_every_connection_has_a_request_in_work_the_next_is_told_so(full: Server) -> None:
+    with connected(full) as third:
+        told = third.makefile("rb").read()
     assert told.startswith(b"HTTP/1.1 503 ") and b"retry-after" in told.lower()
     assert b"2 connections have a request in work" in told
+
+
+def test_and_so_is_whoever_has_sent_a_request_already_or_goes_on_sending(full: Server) -> None:
+    """Bytes that a socket has not read when it is closed take the answer from the client."""
+    go_on = threading.Event()
+    next(iter(connections(full))).loop.call_soon_threadsafe(go_on.wait, PATIENCE)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected(full)) for _ in range(9)]
+        for client in clients:
+            client.sendall(posted({"prompt": "O"}))
+        go_on.set()
+        slow = stack.enter_context(connected(full))
+        assert slow.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL) == b"HTTP/1.1 503"
+        slow.sendall(posted({"prompt": "O" * 9_000_000}))
+        for client in (*clients, slow):
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+    eventually(lambda: len(connections(full)) == 2)
+
+
+def test_who_is_refused_and_stays_makes_room_for_the_next(full: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_LEAVING", 3)
+    with ExitStack() as stack:
+        for _ in range(9):
+            client = stack.enter_context(connected(full))
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 503 ")
+        eventually(lambda: len(connections(full)) == 2 + 3)
+
+
+def test_who_is_refused_may_not_stay_for_ever(narrow: Server) -> None:
+    with in_time(narrow, b"nonsense\r\n\r\n") as client:
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+        eventually(lambda: not connections(narrow))
+
+
+NO_HTTP = {
+    "no host": b"GET /health HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+    "a negative length": f"{POST}Content-Length: -1\r\n\r\n".encode(),
+    "a bad chunk": f"{POST}Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n".encode(),
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
+    "endless headers": GET + b"A: " + b"a" * 99_999,
+    "nonsense": b"nonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", NO_HTTP.values(), ids=NO_HTTP.keys())
+def test_what_is_no_http_is_told_so_in_the_form_of_all_errors(
+    server: Server, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected(server) as client:
+        client.sendall(sent)
+        told = HTTPResponse(client)
+        told.begin()
+        body = json.loads(told.read())
+        assert client.recv(1) == b"", "and nothing comes after it"
+    assert (told.status, told.headers["content-type"]) == (400, "application/json")
+    assert body["error"]["type"] == "invalid_request_error" and "is no HTTP/1.1: " in body["error"]["message"]
+    eventually(lambda: not server.station.listening._server.server_state.tasks)
+    assert caplog.records == []
+
+
+def test_a_body_that_goes_wrong_after_its_answer_gets_no_second_one(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected(server) as client:
+        client.sendall(f"{POST.replace(KEY, 'wrong')}Transfer-Encoding: chunked\r\n\r\n".encode())
+        assert answered(client) == b"401"
+        client.sendall(b"nonsense\r\n")
+        assert client.recv(1) == b""
+    assert caplog.records == []
 
 
 def test_a_share_counts_uploads_and_not_looks(model: Path, tmp_path: Path) -> None:

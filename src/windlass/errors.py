@@ -19,6 +19,8 @@ WindlassError
 A message gives the value, the limit and the next step. Anything else that escapes is a bug of ours.
 """
 
+import math
+
 
 class WindlassError(Exception):
     """Root of the tree. `exit_code` is what the command line returns for it."""
@@ -81,7 +83,11 @@ class Unavailable(WindlassError):
 
 
 class NotReady(Unavailable):
-    """The service is still loading, has failed or was closed."""
+    """The service is still loading, has failed or was closed. `retry_after`: seconds, infinity where nobody said."""
+
+    def __init__(self, message: str, retry_after: float = math.inf) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class QueueFull(Unavailable):

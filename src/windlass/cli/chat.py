@@ -171,13 +171,19 @@ class _Door:
             with self._stop:
                 self._run(line)
         except WindlassError as error:
-            self._end_line()
             _tell(f"error: {error}")
         except KeyboardInterrupt:
-            self._end_line()
             _tell("stopped")
 
     def _run(self, line: str) -> None:
+        """What goes wrong is told on a line of its own, whoever tells it."""
+        try:
+            self._follow(line)
+        except (WindlassError, KeyboardInterrupt):
+            self._end_line()
+            raise
+
+    def _follow(self, line: str) -> None:
         self._screens.begin()
         try:
             with closing(self._talk.take(line)) as events:

@@ -1,6 +1,7 @@
 """A server that speaks OpenAI's interface, as a chat asks it: its first model, and an answer that comes in pieces."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
@@ -10,9 +11,11 @@ from urllib.parse import urlsplit
 import httpx2
 
 from windlass.errors import ModelError, ModelNotFound, NotReady, QueueFull, RequestError, UsageError
+from windlass.jobs.retry_after import retry_after
 
-# How often a question is asked that a full server sends away, and the longest that one waits before it is asked again.
-ATTEMPTS, LONGEST_WAIT = 4, 20.0
+# A server that is full or loads its model is asked so often at least, and for so many seconds. A wait may not be
+# longer than those, and not so short that it would be asked for nothing.
+ATTEMPTS, LONGEST_WAIT, SHORTEST_WAIT = 4, 20.0, 1.0
 # Seconds to be let in. An answer may take minutes to begin, and a server in order says so or closes the connection.
 TO_CONNECT = 10.0
 
@@ -51,16 +54,19 @@ class ChatServer:
     def pieces(self, body: Mapping[str, Any]) -> Generator[dict[str, Any] | None, None, None]:
         """The chunks of an answer; None for a sign of life between them. Raises WindlassError.
 
-        A server that has no room is asked again when it said to, a few times and where that is soon.
+        A server that has no room, or is not ready, is asked again when it said to, a few times and where that is soon.
         """
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts, waited = 0, 0.0
+        while True:
             try:
                 yield from self._asked(body)
                 return
-            except QueueFull as error:
-                if attempt == ATTEMPTS or error.retry_after > LONGEST_WAIT:
+            except (QueueFull, NotReady) as error:
+                attempts, wait = attempts + 1, max(error.retry_after, SHORTEST_WAIT)
+                if wait > LONGEST_WAIT or (attempts >= ATTEMPTS and waited >= LONGEST_WAIT):
                     raise
-                self._sleep(error.retry_after)
+                waited += wait
+                self._sleep(wait)
 
     def state(self) -> object:
         """What a Windlass server tells of itself; None where this is another, or cannot be asked."""
@@ -104,7 +110,7 @@ class ChatServer:
         if not _is_a_piece(piece):
             raise ModelError(f"{self.url} sent {line!r:.60}, which is no piece of an answer; check --url")
         if "error" in piece:
-            raise ModelError(f"{self.url} broke its answer off: {_message(piece)}; ask again")
+            raise ModelError(f"{self.url} broke its answer off: {_advised(_message(piece), 'ask again')}")
         said: dict[str, Any] = piece
         return said
 
@@ -122,16 +128,17 @@ class ChatServer:
             case 404:
                 raise ModelNotFound(f"{self.url} answers 404: {said}; check --url and the name of the model")
             case 429:
-                after = response.headers.get("Retry-After")
-                when = "later" if after is None else f"in {after} s" if after.isdigit() else f"after {after}"
-                seconds = float(after) if after is not None and after.isdigit() else 1.0
-                raise QueueFull(f"{self.url} takes no more questions now: {said}; ask again {when}", seconds)
+                after = retry_after(response.headers, unsaid=SHORTEST_WAIT)
+                advised = _advised(said, f"ask again {after.told}")
+                raise QueueFull(f"{self.url} takes no more questions now: {advised}", after.seconds)
             case 400 | 413 | 422:
                 raise RequestError(f"{self.url} refuses the question: {said}; the message was not added")
             case 503:
-                raise NotReady(f"{self.url} cannot answer now: {said}; ask again later")
+                after = retry_after(response.headers)
+                advised = _advised(said, f"ask again {after.told}")
+                raise NotReady(f"{self.url} cannot answer now: {advised}", after.seconds)
             case code:
-                raise ModelError(f"{self.url} answers {code}: {said}; ask again later")
+                raise ModelError(f"{self.url} answers {code}: {_advised(said, 'ask again later')}")
 
     def _unreachable(self, error: httpx2.HTTPError) -> ModelNotFound:
         return ModelNotFound(
@@ -150,6 +157,11 @@ def _is_a_piece(piece: Any) -> bool:
         and isinstance((choice.get("delta") or {}).get("content") or "", str)
         for choice in choices
     )
+
+
+def _advised(said: str, advice: str) -> str:
+    """With what to do, where the server has not said that itself."""
+    return said if re.search(r"\b(again|retry)\b", said, re.IGNORECASE) else f"{said}; {advice}"
 
 
 def _message(body: object) -> str:
