@@ -36,7 +36,7 @@ from windlass.engine.given_plan import checked_plan, read_given_plan, refuse_lon
 from windlass.engine.line import Line, ListedLine, LiveLine
 from windlass.engine.load_progress import load_progress
 from windlass.engine.measurements import Measurements
-from windlass.engine.opened_model import OpenedModel, open_model, warn_of_unheeded
+from windlass.engine.opened_model import OpenedModel, open_model, warn_of_unheeded, warn_of_unpacking
 from windlass.engine.passage import Passage
 from windlass.engine.planning import Budgets, check_disk, make_plan, still_suits
 from windlass.engine.process import set_up_process
@@ -119,6 +119,7 @@ class LLM:
         files = proven_files(choice, self._offload_dir, self._on_progress)
         self.opened: OpenedModel = open_model(files, str(name), dtype_asked, longest, chosen, kept_as)
         warn_of_unheeded(self.opened, name)
+        warn_of_unpacking(files, chosen)
         self._brought_plan = self._given_plan = checked_plan(brought, self.opened, self._host_memory, self._gpu_memory)
         self._engine: Engine | None = None
         self.foresight: Foresight | None = known_foresight(self.opened.folder, self.opened.target)

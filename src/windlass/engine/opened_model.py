@@ -28,6 +28,8 @@ from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
 from windlass.kernels.drawn_blocks import drawn_blocks
+from windlass.kernels.native.compiler import Missing
+from windlass.kernels.native.product import product_library
 from windlass.kernels.packed_product import prepare_products
 from windlass.kernels.quantiser import PACKINGS
 from windlass.memory.made_weights import MadeWeights
@@ -170,6 +172,19 @@ def warn_of_unheeded(opened: OpenedModel, name: str | Path | Shape) -> None:
     """Says what the model named so asks for that does not happen here."""
     for setting in opened.defaults.unheeded:
         LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
+
+
+def warn_of_unpacking(files: ModelFiles, target: Target) -> None:
+    """Says that packed weights will be slow where no kernel multiplies them as they lie."""
+    tensors = files.checkpoint.tensors.values()
+    if target.device.type != "cpu" or not any(isinstance(tensor, PackedTensor) for tensor in tensors):
+        return
+    library = product_library()  # a compiler may run, so before the budget's memory is taken
+    if isinstance(library, Missing):
+        LOG.warning(
+            "packed weights are unpacked by plain torch in every pass, which may be slower than bfloat16, since %s",
+            library.reason,
+        )
 
 
 def open_model(
