@@ -228,3 +228,13 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals, capfd
 def test_flags_that_make_no_sense_are_misuse(folder: Path, flags: tuple[str, ...], said: str) -> None:
     result = batch("no-such-model", folder, *flags)
     assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "-"])
+def test_a_quiet_batch_that_fails_says_in_a_line_what_came_of_it(tmp_path: Path, output: str) -> None:
+    ask(tmp_path, [{"prompt": "Once", "max_tokens": -1}])
+    target = str(tmp_path / output) if output != "-" else output
+    command = ["batch", "no-such-model", "-i", str(tmp_path / "in.jsonl"), "-o", target, "-q"]
+    result = CliRunner().invoke(app, command, prog_name="windlass")
+    assert result.exit_code == 1
+    assert result.stderr == "rows     0 of 1 answered, 1 refused (line 1); their rows say why\n"

@@ -107,10 +107,10 @@ def test_a_calibrated_model_is_packed_by_what_was_measured(tmp_path: Path, text:
     name = "model.layers.1.mlp.down_proj.weight"
     assert torch.equal(after[name], packed(before[name], INT4, found[name]).blocks)
     assert not torch.equal(after[name], packed(before[name], INT4).blocks)
-    with pytest.raises(UsageError, match="4 bits or another calibration"):
+    with pytest.raises(UsageError, match="a packed model of a calibration and not without one"):
         quantize(model, tmp_path / "out", "int4", ignore)
     text.write_text("another text to read first")
-    with pytest.raises(UsageError, match="4 bits or another calibration"):
+    with pytest.raises(UsageError, match="a packed model of another calibration;"):
         quantize(model, tmp_path / "out", "int4", ignore, calibration_by(text, model, ignore, said.append))
 
 
@@ -150,7 +150,7 @@ def test_a_model_without_a_file_is_packed_by_what_it_writes(tmp_path: Path) -> N
     after = load_file(tmp_path / "out" / "model.safetensors")
     name = "model.layers.1.mlp.down_proj.weight"
     assert torch.equal(after[name], packed(before[name], INT4, found[name]).blocks)
-    with pytest.raises(UsageError, match="4 bits or another calibration"):
+    with pytest.raises(UsageError, match="a packed model of a calibration and not without one"):
         quantize(model, tmp_path / "out", "int4", ignore)
 
 

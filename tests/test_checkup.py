@@ -26,7 +26,8 @@ from windlass.units import GIB
 
 FOUND = Checkup(
     cores=2, cpu="AMD EPYC", cpu_features=("avx512f", "avx512_bf16"), memory_total=24 * GIB, memory_available=16 * GIB,
-    control_group=17 * GIB, attention="plain torch, since there is no C compiler", devices=(),
+    control_group=17 * GIB, attention="plain torch, since there is no C compiler",
+    products="native kernel (AVX-512)", devices=(),
     disks=(DiskCheck("/models", 75 * 10**9, DISK, 1.5e9),),
     versions={"torch": "2.13.0"}, machine=MACHINE, kept="/cache/machines/1.json",
 )  # fmt: skip
@@ -61,6 +62,7 @@ def test_people_read_one_fact_a_line_then_a_table_then_what_it_means() -> None:
         "disk /models: 2.60 GB/s read, best with 4 reads of 8.00 MiB in flight, 1.50 GB/s written, 75.0 GB free",
         " direct I/O: the filesystem takes O_DIRECT",
         "decode attends by plain torch, since there is no C compiler",
+        "products of packed weights by native kernel (AVX-512)",
         "host AMD EPYC",
         " 24.0 GiB of memory, read at 20.0 GB/s, copied at 9.00 GB/s",
         " matrix products, rows 1 8 64 512 4096",

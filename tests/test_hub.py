@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from checkpoints import greedy_answers, random_model, random_prompts, save
 from hub_server import NAME, serve
 from windlass.engine.llm import LLM
+from windlass.engine.packing.journal import begin
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError, WindlassError
 from windlass.facts.progress import Progress
 from windlass.facts.sampling_params import SamplingParams
@@ -54,6 +55,12 @@ class TestAFolder:
         monkeypatch.chdir(tmp_path)
         text = refusal(ModelNotFound, name)
         assert f"there is no folder {Path(name).expanduser().absolute()}" in text and "check the path" in text
+
+    def test_that_a_quantize_left_unfinished_says_how_to_go_on(self, tmp_path: Path) -> None:
+        (tmp_path / "out.partial").mkdir()
+        begin(tmp_path / "out.partial", {"to": "int4"})
+        text = refusal(ModelNotFound, tmp_path / "out")
+        assert text == f"{tmp_path}/out.partial is a quantize that was stopped; give the same quantize command again"
 
     def test_is_asked_for_where_a_file_is_given(self, tmp_path: Path) -> None:
         file = tmp_path / "model.safetensors"
@@ -192,6 +199,11 @@ class TestWithoutTheHub:
         text = refusal(ModelNotFound)
         assert f"{NAME} could not be fetched from {hub.endpoint} (ConnectError" in text
         assert f"is not whole in the cache {hub.cache}; check the network" in text
+
+    def test_a_name_that_may_be_a_folders_says_that_there_is_none(self, hub: SimpleNamespace) -> None:
+        hub.stop()
+        assert refusal(ModelNotFound, "gpt7").startswith("there is no folder gpt7 here, and gpt7 could not be fetched")
+        assert "folder" not in refusal(ModelNotFound)
 
     def test_an_unknown_model_says_that_it_is_set_offline(
         self, hub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch

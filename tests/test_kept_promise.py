@@ -15,7 +15,7 @@ from windlass.engine.llm import LLM
 from windlass.errors import StorageError
 from windlass.facts import run_log
 from windlass.facts.forecast import Forecast, PhaseForecast
-from windlass.facts.kept_promise import KeptPromise
+from windlass.facts.kept_promise import KeptFigure, KeptPromise
 from windlass.facts.kept_run import KeptRun, read_kept_run
 from windlass.facts.machine import Machine
 from windlass.facts.model_facts import ModelFacts
@@ -76,6 +76,12 @@ def test_people_and_machines_are_told() -> None:
     found = json.loads(json.dumps(REPORT.as_dict()))
     assert found["promise"]["prefill"] == {"unit": "s", "forecast": 10.0, "measured": 11.0, "ratio": 1.1}
     assert found["forecast"]["decode"]["passes"] == 10
+
+
+def test_moments_have_no_ratio_for_people() -> None:
+    assert KeptFigure("load", "s", 0.049, 0.001).line().split()[-1] == "forecast"
+    assert KeptFigure("load", "s", 0.049, 0.051).line().endswith("1.04")
+    assert KeptFigure("disk rate", "B/s", 0.04, 0.02).line().endswith("0.50")
 
 
 def test_without_a_forecast_nothing_is_claimed() -> None:

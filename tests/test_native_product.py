@@ -1,16 +1,19 @@
 """Products by the native kernel are what float64 makes of the unpacked numbers: any shape, dtype, threads."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from checkpoints import random_model, save
 from gguf_blocks import TYPES, gguf_matrix, gguf_numbers
 from other_processors import NEEDS, OWN_THREADS, built_for_others
+from packed_folders import write_packed
+from windlass.engine.llm import LLM
 from windlass.facts.packing import Packing
-from windlass.kernels.backend import PackedChoice, choose_packed
+from windlass.kernels.backend import PackedChoice, choose_packed, product_backend
 from windlass.kernels.encodings.blocks import COLUMNS, INT4, INT8, ROWS, block_shape, join
 from windlass.kernels.encodings.table import unpack_rows
 from windlass.kernels.native.compiler import Missing
@@ -259,3 +262,37 @@ def test_other_processors_multiply_gguf_or_leave_it(other_library: ProductLibrar
     for name in set(TYPES) & set(other_library.formats):
         for dtype in DTYPES:
             check_type(other_library, gguf_matrix(name, 37, 3), dtype, (1, 9))
+
+
+class TestWithoutACompiler:
+    @pytest.fixture(autouse=True)
+    def none_here(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setenv("CC", "no-such-cc")
+        product_library.cache_clear()
+        yield
+        product_library.cache_clear()
+
+    def test_a_packed_model_says_once_that_it_is_slow_and_what_to_install(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        dense = save(random_model("llama"), tmp_path / "llama")
+        with LLM(write_packed(dense, INT4)):
+            said = [line for line in caplog.messages if "plain torch" in line]
+        assert said == [
+            "packed weights are unpacked by plain torch in every pass, which may be slower than bfloat16, since no C "
+            "compiler: there is no no-such-cc; install gcc or set CC"
+        ]
+        caplog.clear()
+        with LLM(dense):
+            assert not any("plain torch" in line for line in caplog.messages)
+
+    def test_doctor_says_so_too(self) -> None:
+        assert product_backend().startswith("plain torch, since no C compiler: there is no no-such-cc")
+
+
+def test_with_a_kernel_a_packed_model_says_nothing_of_it(
+    library: ProductLibrary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LLM(write_packed(save(random_model("llama"), tmp_path / "llama"), INT4)):
+        assert not any("plain torch" in line for line in caplog.messages)
+    assert product_backend() == f"native kernel ({library.says})"

@@ -164,6 +164,12 @@ class TestTheErrorBar:
             errors.append(found.error)
         assert statistics.mean(errors) == pytest.approx(statistics.stdev(means), rel=0.1)
 
+    def test_a_text_shorter_than_a_window_is_told_by_its_own_length(self) -> None:
+        scores = (WindowScore(2, 5.0),)
+        short = Perplexity("it", Windowing(context=512), scores, 2, 3, "same", 3, 1, 2.0)
+        assert "windows     1 of 3 tokens," in "\n".join(short.lines())
+        assert "windows     1 of 10 tokens," in "\n".join(made([12.0]).lines())
+
     def test_one_window_shows_none(self) -> None:
         assert cluster_mean([12.0], [4]).error is None
         assert "one window shows no error" in "\n".join(made([12.0]).lines())

@@ -1,6 +1,8 @@
 """Packing weights into blocks: C and torch give the same bytes, with less error than rounding within the range."""
 
 from collections.abc import Callable
+from functools import partial
+from math import isfinite
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from windlass.kernels import quantiser
 from windlass.kernels.encodings.blocks import INT4, INT8, block_shape, codebooks, unpack
 from windlass.kernels.native.compiler import Missing
 from windlass.kernels.native.packer import NativePacker, native_packer
-from windlass.kernels.quantiser import packed, packed_by_c, packed_by_torch, weighing_of
+from windlass.kernels.quantiser import Packed, packed, packed_by_c, packed_by_torch, weighing_of
 
 BOTH = pytest.mark.parametrize("packing", [INT4, INT8], ids=lambda packing: packing.name)
 
@@ -28,6 +30,8 @@ WEIGHTS: dict[str, Callable[[], torch.Tensor]] = {
     "tiny": lambda: torch.randn(16, 64) * 1e-28,
     "close together, far from zero": lambda: torch.rand(32, 128) * torch.logspace(-4, 0, 32)[:, None] + 3,
     "one column": lambda: torch.randn(20, 1),
+    "squares beyond float32": lambda: torch.randn(32, 128) * 1e30,
+    "one so large": lambda: torch.randn(16, 64).index_put((torch.tensor(3), torch.tensor(5)), torch.tensor(1e36)),
 }
 
 
@@ -188,3 +192,39 @@ def test_weights_that_are_no_numbers_are_refused(wrong: float, native: bool, mon
     weights[3, 5] = wrong
     with pytest.raises(CheckpointError, match="1 weights are infinite or no numbers.*fetch or save"):
         packed(weights, INT4)
+
+
+def packed_or_refused(pack: Callable[[], Packed]) -> Packed | str:
+    """What is packed has an error that is a number."""
+    try:
+        return pack()
+    except CheckpointError as error:
+        return str(error)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1e36, 3e36, 1e37, 3e37, 1e38, 3.4e38])
+def test_c_and_torch_refuse_the_same_weights_as_too_large(packer: NativePacker, packing: Packing, size: float) -> None:
+    for weights in (torch.randn(16, 64).clamp(-1, 1) * size, torch.randn(16, 64), torch.full((16, 64), size)):
+        weights[3, 5] = size
+        weighing = weighing_of(64, None)
+        ours = packed_or_refused(partial(packed_by_c, packer, weights, packing, weighing))
+        reference = packed_or_refused(partial(packed_by_torch, weights, packing, weighing))
+        if isinstance(ours, str) or isinstance(reference, str):
+            assert ours == reference and f"up to {size:.3g} are beyond what the scales" in ours
+            continue
+        assert torch.equal(ours.blocks, reference.blocks)
+        assert isfinite(ours.error) and ours.error < ours.power
+        assert ours.error == pytest.approx(reference.error, rel=1e-3)
+
+
+@BOTH
+@pytest.mark.parametrize("native", [True, False])
+def test_weights_too_large_for_the_scales_are_refused(
+    packing: Packing, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native:
+        monkeypatch.setattr(quantiser, "native_packer", lambda: Missing("this test wants torch"))
+    weights = torch.full((16, 64), torch.finfo(torch.float32).max)
+    with pytest.raises(CheckpointError, match=r"up to 3.4e\+38 are beyond what the scales .* hold.*fetch or save"):
+        packed(weights, packing)

@@ -182,7 +182,7 @@ def test_a_journal_cut_short_counts_for_what_it_has(
 def test_a_line_of_another_kind_counts_for_nothing(tmp_path: Path) -> None:
     journal.begin(tmp_path, {"to": "int4"})
     journal.note(tmp_path, journal.Durable(3, 0.5, 2.0))
-    with open(tmp_path / journal.NAME, "a") as file:
+    with open(tmp_path / "windlass-packing.jsonl", "a") as file:
         file.write('{"pieces": "four", "error": 0.5, "power": 2.0}\n{"pieces": 4, "error": 0.5}\n')
     assert journal.read(tmp_path, {"to": "int4"}) == journal.Durable(3, 0.5, 2.0)
 
@@ -206,7 +206,7 @@ class TestRefusals:
         quantize(model, tmp_path / "out", "int4", ignore)
         with pytest.raises(UsageError, match="out is finished: int4 of this very model; run it"):
             quantize(model, tmp_path / "out", "int4", ignore)
-        with pytest.raises(UsageError, match="packed model of 4 bits.*name another --output"):
+        with pytest.raises(UsageError, match="packed model of 4 bits and not 8; name another --output"):
             quantize(model, tmp_path / "out", "int8", ignore)
         os.utime(model / "config.json", (1, 1))
         with pytest.raises(UsageError, match="packed model of another input.*name another --output"):
@@ -265,6 +265,18 @@ class TestRefusals:
             quantize(model, tmp_path / "out", "int4", ignore)
         assert not (tmp_path / "out").exists()
 
+    def test_what_is_kept_is_looked_through_for_no_numbers_too(self, model: Path, tmp_path: Path) -> None:
+        (path,) = model.glob("*.safetensors")
+        tensors = load_file(path)
+        tensors["model.norm.weight"][3] = float("nan")
+        save_file(tensors, path)
+        with pytest.raises(CheckpointError, match="tensor model.norm.weight: 1 weights are infinite or no numbers"):
+            quantize(model, tmp_path / "out", "int4", ignore)
+        tensors["model.norm.weight"][3] = float("-inf")  # may be meant, as in a mask
+        save_file(tensors, path)
+        shutil.rmtree(tmp_path / "out.partial")
+        quantize(model, tmp_path / "out", "int4", ignore)
+
     def test_gpt2_holds_nothing_to_pack(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         transformers = pytest.importorskip("transformers")
@@ -300,6 +312,28 @@ class TestVerb:
         assert json.loads(said.out)["calibrated"] is True
         assert "calibrating with 192 tokens of what the model writes by itself" in said.err
 
+    @pytest.mark.parametrize("shape", [None, (3, 5)])
+    def test_a_model_that_would_not_run_is_refused_before_a_byte_is_written(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: tuple[int, int] | None
+    ) -> None:
+        (path,) = model.glob("*.safetensors")
+        tensors, name = load_file(path), "model.layers.1.mlp.up_proj.weight"
+        tensors.pop(name)
+        save_file(tensors if shape is None else tensors | {name: torch.zeros(shape)}, path)
+        with pytest.raises(SystemExit) as ended:
+            app(["quantize", str(model), "--to", "int4", "-o", str(tmp_path / "out")])
+        assert ended.value.code == 1 and name in capsys.readouterr().err
+        assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+    def test_a_folder_to_calibrate_with(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:  # fmt: skip
+        asked = ["quantize", str(model), "--to", "int4", "-o", str(tmp_path / "out"), "--calibrate", str(tmp_path)]
+        with pytest.raises(SystemExit) as ended:
+            app(asked)
+        assert ended.value.code == 2
+        assert f"{tmp_path} is a folder; name a text" in capsys.readouterr().err
+
     def test_two_calibrations(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         asked = ["quantize", str(model), "--to", "int4", "-o", str(tmp_path / "out")]
         with pytest.raises(SystemExit) as ended:
@@ -311,5 +345,7 @@ class TestVerb:
 def test_a_gguf_file_is_refused_by_its_kind(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModel, match="is a GGUF file, which runs as it is"):
+    with pytest.raises(
+        UnsupportedModel, match="is a GGUF file, which .* cannot be a source of quantize; name a folder"
+    ):
         quantize(file, tmp_path / "out", "int4", lambda _: None)

@@ -207,7 +207,7 @@ def test_equal_logits_are_ranked_by_id_wherever_the_rank_is_taken() -> None:
 def test_logits_that_are_not_finite_are_refused_with_the_row(bad: float, params: SamplingParams) -> None:
     logits = torch.zeros(3, 10)
     logits[2, 4] = bad
-    with pytest.raises(ModelError, match=f"row 2 is {bad}.*float32"):
+    with pytest.raises(ModelError, match=f"row 2 is {bad}.*--dtype float32"):
         sample(logits, [SamplerRow(params, 0)] * 3)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from windlass.cli.batch_work import BatchWork, all_refused, has_a_good_row, warn
+from windlass.cli.batch_work import BatchWork, all_refused, has_a_good_row, tell_end, warn
 from windlass.cli.display import display
 from windlass.cli.exits import FAILED
 from windlass.cli.late import late
@@ -60,8 +60,7 @@ class BatchJob:
                 before = content_of(work.path, read=False)
                 summary = work.answered(self, screen)
                 self._note_done(before)
-            screen.close()
-            screen.say(summary.lines())
+            tell_end(summary, screen, work.output.quiet)
         if work.output.json:
             told = {"model": work.model, "output": work.target, "job": self._job.place.id} | summary.as_dict()
             sys.stdout.write(json.dumps(told) + "\n")

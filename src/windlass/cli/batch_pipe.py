@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from windlass.cli.batch_work import BatchWork, all_refused, has_a_good_row, warn
+from windlass.cli.batch_work import BatchWork, all_refused, has_a_good_row, tell_end, warn
 from windlass.cli.display import display
 from windlass.cli.exits import FAILED
 from windlass.errors import StorageError
@@ -45,8 +45,7 @@ class BatchPipe:
                         self._journal.close()
             else:
                 summary = all_refused(self.source, open_sink)
-            screen.close()
-            screen.say(summary.lines())
+            tell_end(summary, screen, work.output.quiet)
         if work.output.json:
             sys.stdout.write(json.dumps({"model": work.model, "output": work.target} | summary.as_dict()) + "\n")
         if not summary.answered:

@@ -129,6 +129,14 @@ def all_refused(source: RowSource, open_sink: Callable[[], AnswerSink]) -> Batch
     return BatchSummary(len(lines), tuple(lines), None)
 
 
+def tell_end(summary: BatchSummary, screen: Display, quiet: bool) -> None:
+    """How it ended, for people; where no row has an answer also to who wants it quiet, since that is a failure."""
+    screen.close()
+    if quiet and not summary.answered:
+        warn(summary.lines()[0])
+    screen.say(summary.lines())
+
+
 def warn(line: str) -> None:
     """A line that matters, also where all else is quiet."""
     sys.stderr.write(line + "\n")

@@ -53,6 +53,7 @@ def quantize(
     with display(output.quiet) as screen:
         try:
             folder = late("model.hub").model_folder(model, revision, screen.on_progress)
+            late("engine.packing.runnable").check_runnable(folder)
             calibration = None
             if calibrate is not None:
                 by = late("jobs.calibration").calibration_by

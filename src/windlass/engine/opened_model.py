@@ -28,6 +28,8 @@ from windlass.facts.packed_tensor import PackedTensor
 from windlass.facts.shape import Shape
 from windlass.facts.weight_group import WeightGroup
 from windlass.kernels.drawn_blocks import drawn_blocks
+from windlass.kernels.native.compiler import Missing
+from windlass.kernels.native.product import product_library
 from windlass.kernels.packed_product import prepare_products
 from windlass.kernels.quantiser import PACKINGS
 from windlass.memory.made_weights import MadeWeights
@@ -172,6 +174,18 @@ def warn_of_unheeded(opened: OpenedModel, name: str | Path | Shape) -> None:
         LOG.warning("generation_config.json of %s asks for %s, which is not applied here", name, setting)
 
 
+def _warn_of_unpacking(files: ModelFiles) -> None:
+    """Says that packed weights will be slow where no kernel multiplies them as they lie."""
+    if not any(isinstance(tensor, PackedTensor) for tensor in files.checkpoint.tensors.values()):
+        return
+    library = product_library()  # a compiler may run, so before the budget's memory is taken
+    if isinstance(library, Missing):
+        LOG.warning(
+            "packed weights are unpacked by plain torch in every pass, which may be slower than bfloat16, since %s",
+            library.reason,
+        )
+
+
 def open_model(
     files: ModelFiles,
     name: str,
@@ -198,6 +212,7 @@ def open_model(
     structure = structure_of(lifted, chosen)
     if target.device.type == "cpu":
         multiply_ourselves(part.module for part in (*lifted.layers, lifted.head))
+        _warn_of_unpacking(files)
     renaming = Renaming(model, structure.every_parameter())
     rehearsal = Rehearsal(lifted, seat, chosen, target.device)
     description = describe(

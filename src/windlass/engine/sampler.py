@@ -129,7 +129,7 @@ def _check_finite(best: float, index: int) -> None:
     if not np.isfinite(best):
         raise ModelError(
             f"the largest logit of row {index} is {best}, not a finite number; "
-            f"the weights may be damaged or overflow in this precision: try dtype='float32'"
+            f"the weights may be damaged or overflow in this precision: try --dtype float32 (dtype='float32' in Python)"
         )
 
 

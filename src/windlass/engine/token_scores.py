@@ -75,7 +75,7 @@ class TokenScores:
             if norm - norm != 0.0:
                 raise ModelError(
                     f"the logits of row {row} sum to {norm}, not a finite number; the weights may be damaged or "
-                    "overflow in this precision: try dtype='float32'"
+                    "overflow in this precision: try --dtype float32 (dtype='float32' in Python)"
                 )
         scores: list[float] = (self._chosen - self._norms).tolist()
         return scores

@@ -39,7 +39,7 @@ class Checkup:
     """Bytes. `control_group` is what the tightest control group leaves, None where none limits.
 
     `cpu_features` are those that decide the speed of bfloat16; `attention` says what attends on the cpu when decoding,
-    and why; `devices` names accelerators with their memory.
+    `products` what multiplies packed weights there, and why; `devices` names accelerators with their memory.
     `machine` is the profile with the disk of the first folder; it is kept in `kept`.
     """
 
@@ -50,6 +50,7 @@ class Checkup:
     memory_available: int
     control_group: int | None
     attention: str
+    products: str
     devices: tuple[str, ...]
     disks: tuple[DiskCheck, ...]
     versions: Mapping[str, str]
@@ -69,6 +70,7 @@ class Checkup:
             *(f"device   {device}" for device in self.devices or ("none but the cpu",)),
             *(line for disk in self.disks for line in disk.lines()),
             f"decode   attends by {self.attention}",
+            f"products of packed weights by {self.products}",
             *machine_lines(self.machine),
             f"kept     in {self.kept}; --fresh measures again",
             "stands   on " + ", ".join(f"{name} {number}" for name, number in self.versions.items()),

@@ -9,6 +9,8 @@ from windlass.units import format_rate, format_seconds
 
 # A lane that is busy for less than this share of its phase, forecast and measured, is not worth a line.
 _WORTH_A_LINE = 0.02
+_WORTH_A_RATIO = 0.05
+"""Seconds. Where both figures are shorter the ratio says how the machine was just then, and nothing of the forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class KeptFigure:
     def line(self) -> str:
         """`decode pass        2.05 s measured    1.90 s forecast   1.08`."""
         shown = format_seconds if self.unit == "s" else format_rate
-        ratio = "" if self.ratio is None else f"  {self.ratio:.2f}"
+        is_noise = self.unit == "s" and max(self.forecast, self.measured) < _WORTH_A_RATIO
+        ratio = "" if self.ratio is None or is_noise else f"  {self.ratio:.2f}"
         return f"{self.name:16s} {shown(self.measured):>11s} measured {shown(self.forecast):>11s} forecast{ratio}"
 
 

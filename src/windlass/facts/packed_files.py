@@ -15,6 +15,10 @@ from windlass.facts.piece import round_up
 from windlass.facts.tensor_fact import TensorFact
 from windlass.units import MIB
 
+PARTIAL = ".partial"
+"""Ends the name of the folder that a packing job works in, until it is complete."""
+BEGUN = "windlass-packing.jsonl"
+"""The job's journal there."""
 MOST_FILE_BYTES = 5 * 10**9
 MOST_PIECE_BYTES = 16 * MIB
 """Of the source, read at once; more where 16 rows have more."""

@@ -98,7 +98,7 @@ class Perplexity:
         """For people."""
         return [
             f"text        {self.text_bytes:,} bytes, {self.text_tokens:,} tokens ({self.bytes_a_token:.2f} bytes each)",
-            f"windows     {_described(self.windowing, len(self.scores))}",
+            f"windows     {_described(self.windowing, len(self.scores), self.text_tokens)}",
             f"perplexity  {_with_error(self.perplexity, self.perplexity_error)} over {self.tokens:,} tokens",
             f"            {_with_error(*_parts(self.nats))} nats a token, {self.bits_a_byte:.4f} bits a byte",
             f"speed       {self.tokens_per_second:.4g} tok/s, {self.passes} pass{'es' * (self.passes != 1)} over the "
@@ -164,12 +164,13 @@ def _with_error(value: float, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f} +/- {error:.{digits}f}"
 
 
-def _described(windowing: Windowing, count: int) -> str:
+def _described(windowing: Windowing, count: int, tokens: int) -> str:
+    size = min(windowing.context or tokens, tokens)
     if windowing.convention == LLAMA_CPP:
-        return f"{count} of {windowing.context} tokens, scored behind the middle, as llama.cpp does"
+        return f"{count} of {size} tokens, scored behind the middle, as llama.cpp does"
     if windowing.stride and windowing.stride < (windowing.context or 0):
-        return f"{count} of {windowing.context} tokens, one every {windowing.stride}, as transformers' guide does"
-    return f"{count} of {windowing.context} tokens, the first of each not scored, as transformers' guide does"
+        return f"{count} of {size} tokens, one every {windowing.stride}, as transformers' guide does"
+    return f"{count} of {size} tokens, the first of each not scored, as transformers' guide does"
 
 
 def _exp(nats: float) -> float:

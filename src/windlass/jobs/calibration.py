@@ -224,5 +224,7 @@ def _bytes(file: Path) -> bytes:
         return file.read_bytes()
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {file} to calibrate with; name a text or a .jsonl of prompts") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{file} is a folder; name a text or a .jsonl of prompts to calibrate with") from error
     except OSError as error:
         raise StorageError(f"cannot read {file}: {error.strerror}; name a file that you may read") from error

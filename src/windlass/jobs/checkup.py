@@ -15,7 +15,7 @@ from windlass.facts.checkup import Checkup, DiskCheck
 from windlass.facts.machine import Machine
 from windlass.facts.machine_store import cpu_fields, cpu_name, profile_path
 from windlass.jobs.machine_profile import OnProgress, known_machines
-from windlass.kernels.backend import decode_backend
+from windlass.kernels.backend import decode_backend, product_backend
 from windlass.kernels.cuda.backend import device_backend
 from windlass.memory.control_group import control_group_rooms
 from windlass.memory.process_memory import available_bytes
@@ -44,6 +44,7 @@ def checkup(folders: Sequence[Path], fresh: bool, on_progress: OnProgress) -> Ch
         memory_available=available_bytes(),
         control_group=min(rooms) if rooms else None,
         attention=decode_backend(),
+        products=product_backend(),
         devices=_devices(),
         disks=tuple(_check_disk(folder, machine) for folder, machine in zip(folders, machines, strict=True)),
         versions={

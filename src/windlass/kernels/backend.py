@@ -76,6 +76,12 @@ def decode_backend() -> str:
     return f"plain torch, since {library.reason}"
 
 
+def product_backend() -> str:
+    """What multiplies packed weights on this processor, and why, for people."""
+    library = product_library()
+    return f"plain torch, since {library.reason}" if isinstance(library, Missing) else f"native kernel ({library.says})"
+
+
 def choose_products(dtype: torch.dtype, device: torch.device, rows: int) -> ProductChoice:
     """The fastest way that keeps scores in float32, where `rows` query rows are multiplied with each key of `dtype`."""
     if dtype == torch.float32:

@@ -6,6 +6,7 @@ Legend: N rows, K columns; Bn = ceil(N / 16) and Bk = ceil(K / 64) blocks along 
 """
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch.nn import functional
@@ -53,12 +54,19 @@ def packed(weights: torch.Tensor, packing: Packing, inputs: torch.Tensor | None 
     """Packs weights (N, K), on the host. `inputs` says what the columns are multiplied with: the mean square of each,
     float (K), or their mean products within each group, float (Bk, 64, 64), zero where there is no column.
 
-    Raises CheckpointError for weights that are not finite.
+    Raises CheckpointError for weights that are not finite, or so large that blocks cannot hold them.
     """
     packer, weighing = native_packer(), weighing_of(weights.shape[1], inputs)
     if isinstance(packer, Missing):
         return packed_by_torch(weights, packing, weighing)
     return packed_by_c(packer, weights, packing, weighing)
+
+
+def refuse_no_numbers(weights: torch.Tensor) -> None:
+    """Raises CheckpointError where some are NaN; infinities may be meant where weights are kept as they are."""
+    wrong = int(torch.isnan(weights).sum())
+    if wrong:
+        raise _not_finite(wrong)
 
 
 def weighing_of(columns: int, inputs: torch.Tensor | None) -> Weighing:
@@ -108,7 +116,8 @@ def packed_by_torch(weights: torch.Tensor, packing: Packing, weighing: Weighing)
     rows, columns = weights.shape
     dense = unpack(packing, {"blocks": blocks}, (rows, columns), 0, rows, torch.float32)
     share, weights = weighing.share[:columns].double(), weights.double()
-    return Packed(blocks, float(((dense - weights) ** 2 * share).sum()), float((weights**2 * share).sum()))
+    error, power = ((dense - weights) ** 2 * share).sum(), (weights**2 * share).sum()
+    return _sound(Packed(blocks, float(error), float(power)), weights)
 
 
 def packed_by_c(packer: NativePacker, weights: torch.Tensor, packing: Packing, weighing: Weighing) -> Packed:
@@ -129,7 +138,17 @@ def packed_by_c(packer: NativePacker, weights: torch.Tensor, packing: Packing, w
     )  # fmt: skip
     if wrong:
         raise _not_finite(wrong)
-    return Packed(blocks, *sums.tolist())
+    return _sound(Packed(blocks, *sums.tolist()), weights)
+
+
+def _sound(found: Packed, weights: torch.Tensor) -> Packed:
+    """Raises CheckpointError where scale and offset ran over, so that the blocks mean nothing."""
+    if not isfinite(found.error) or not isfinite(found.power):
+        raise CheckpointError(
+            f"weights of up to {float(weights.abs().max()):.3g} are beyond what the scales of blocks hold, so that "
+            "they cannot be packed; fetch or save the checkpoint again"
+        )
+    return found
 
 
 def _not_finite(count: int) -> CheckpointError:

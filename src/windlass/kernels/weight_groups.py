@@ -49,8 +49,9 @@ def weight_groups(w: torch.Tensor, h: torch.Tensor) -> WeightGroups:
 
 
 def better_fit(best: Fit, fit: Fit) -> Fit:
-    """In each group the one that leaves the smaller error, `best` where both leave the same."""
-    better = fit.error < best.error
+    """In each group the one that leaves the smaller error, `best` where both leave the same; one whose sums ran over
+    to NaN never stays."""
+    better = (fit.error < best.error) | best.error.isnan()
     return Fit(
         torch.where(better, fit.codes, best.codes),
         torch.where(better, fit.scale, best.scale),

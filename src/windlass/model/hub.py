@@ -19,6 +19,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from windlass.errors import CheckpointError, ModelNotFound, StorageError, UsageError
 from windlass.facts.checkpoint_facts import INDEX_NAME, SINGLE_NAME, pickled_only, read_index
 from windlass.facts.gguf_model import SUFFIX, gguf_in, is_gguf
+from windlass.facts.packed_files import BEGUN, PARTIAL
 from windlass.facts.progress import Progress
 from windlass.model.download_watch import NoBar, watched
 from windlass.model.hub_gguf import HubGguf, gguf_files, holds_gguf_only, hub_gguf
@@ -78,6 +79,9 @@ def local_model(model: str | Path, revision: str | None) -> Path | None:
             kind = "file" if is_file else "folder"
             raise UsageError(f"{path} is a {kind}, which has no revision {revision!r}; leave the revision out")
         return path.absolute() if is_file or _has_safetensors(path) else gguf_in(path.absolute()) or path.absolute()
+    begun = path.with_name(path.name + PARTIAL) if path.name else path
+    if (begun / BEGUN).is_file():
+        raise ModelNotFound(f"{begun} is a quantize that was stopped; give the same quantize command again")
     if hub_gguf(model) is None:
         _refuse_path(model, path)
     return None

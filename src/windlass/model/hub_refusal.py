@@ -51,8 +51,9 @@ def hub_refusal(name: str, revision: str | None, error: BaseException) -> Windla
             )
         case OSError() if error.errno in _FULL | _READ_ONLY:
             return _unwritable(name, error)
+    here = "" if "/" in name else f"there is no folder {name} here, and "
     return ModelNotFound(
-        f"{name}{_at(revision)} could not be fetched from {constants.ENDPOINT} ({_first_line(error)}) and is not "
+        f"{here}{name}{_at(revision)} could not be fetched from {constants.ENDPOINT} ({_first_line(error)}) and is not "
         f"whole in the cache {constants.HF_HUB_CACHE}; check the network and run again: files that came are kept"
     )
 

@@ -73,8 +73,21 @@ def _refuse_taken(work: PackingWork) -> None:
     same = [name for name in ("source", "bits", "calibration") if found.get(name) == own[name]]
     if len(same) == 3:
         raise UsageError(f"{target} is finished: {work.to} of this very model; run it, or remove it to pack it again")
-    changed = "another input" if "source" not in same else f"{found.get('bits')} bits or another calibration"
-    raise UsageError(f"{target} is a packed model of {changed}; name another --output, or remove it")
+    raise UsageError(f"{target} is a packed model of {_changed(found, own, same)}; name another --output, or remove it")
+
+
+def _changed(found: Mapping[str, object], own: Mapping[str, object], same: Sequence[str]) -> str:
+    """In what the model that is there differs from the one that is to be made, for people."""
+    if "source" not in same:
+        return "another input"
+    differing = [] if "bits" in same else [f"{found.get('bits')} bits and not {own['bits']}"]
+    if "calibration" not in same:
+        differing.append(
+            "another calibration" if own["calibration"] and found.get("calibration")
+            else "a calibration and not without one" if found.get("calibration")
+            else "no calibration and not with one"
+        )  # fmt: skip
+    return ", ".join(differing)
 
 
 def finished(target: Path) -> Mapping[str, object] | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass.errors import UsageError
+from windlass.facts.packed_files import BEGUN
 
-NAME = "windlass-packing.jsonl"
 IMPORTANCE = "windlass-importance.safetensors"
 """What a calibration found, where there was one."""
 
@@ -28,24 +28,24 @@ class Durable:
 
 def begun(folder: Path) -> bool:
     """Whether a packing job has begun in `folder`."""
-    return (folder / NAME).is_file()
+    return (folder / BEGUN).is_file()
 
 
 def begin(folder: Path, job: Mapping[str, object]) -> None:
     """Writes the first line: only then is the folder's work one to go on with."""
     text = json.dumps(job) + "\n"
-    beginning = folder / f"{NAME}.new"
+    beginning = folder / f"{BEGUN}.new"
     with open(beginning, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(beginning, folder / NAME)
+    os.replace(beginning, folder / BEGUN)
 
 
 def note(folder: Path, durable: Durable) -> None:
     """Adds a line; what it speaks of must be on disk already."""
     line = {"pieces": durable.pieces, "error": durable.error, "power": durable.power}
-    with open(folder / NAME, "a", encoding="utf-8") as file:
+    with open(folder / BEGUN, "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -53,7 +53,7 @@ def note(folder: Path, durable: Durable) -> None:
 
 def read(folder: Path, job: Mapping[str, object]) -> Durable:
     """How far the job got. Raises UsageError where what lies there was begun as another job."""
-    lines = [_value(line) for line in (folder / NAME).read_text(encoding="utf-8").splitlines()]
+    lines = [_value(line) for line in (folder / BEGUN).read_text(encoding="utf-8").splitlines()]
     first = lines[0] if lines else {}
     for name, value in job.items():
         if first.get(name) != value:
@@ -70,7 +70,7 @@ def read(folder: Path, job: Mapping[str, object]) -> Durable:
 def finish(folder: Path) -> None:
     """Nothing is left to go on with."""
     (folder / IMPORTANCE).unlink(missing_ok=True)
-    (folder / NAME).unlink()
+    (folder / BEGUN).unlink()
 
 
 def _durable(line: Mapping[str, object]) -> Durable | None:

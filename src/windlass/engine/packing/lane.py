@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from windlass.engine.packing.journal import Durable, note
-from windlass.engine.packing.source import DISK, packed_piece, raw_bytes, read_of, room_for
+from windlass.engine.packing.source import DISK, check_copied, packed_piece, raw_bytes, read_of, room_for
 from windlass.errors import StorageError
 from windlass.facts.packed_files import OutputFile, PackPiece
 from windlass.facts.packing import Packing
@@ -112,6 +112,7 @@ class PackLane:
             ticket.wait()
             raw = raw_bytes(piece, arena, at)
             if not piece.rows:
+                check_copied(piece, raw)
                 _write(targets[piece.target], raw, piece, self._folder)
                 return Moved(0.0, 0.0, 0.0)
             began = time.perf_counter()

@@ -15,7 +15,7 @@ from windlass.facts.config_values import read_config_values
 from windlass.facts.number_types import TORCH_NAMES, is_floating
 from windlass.facts.own_checkpoint import COLUMNS, FORMAT
 from windlass.facts.packed_checkpoint import quantisation_of
-from windlass.facts.packed_files import OutputFile, PackPiece, output_files, pack_pieces, padded_shapes
+from windlass.facts.packed_files import PARTIAL, OutputFile, PackPiece, output_files, pack_pieces, padded_shapes
 from windlass.facts.tensor_fact import TensorFact
 from windlass.kernels.quantiser import PACKINGS
 from windlass.model.config_file import read_config
@@ -23,7 +23,6 @@ from windlass.model.multiplied import packed_names
 from windlass.model.text_config import text_config_of
 
 METHOD = "alternating least squares"
-PARTIAL = ".partial"
 _STATED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What a config may compute in, by safetensors' names."""
 
@@ -60,7 +59,8 @@ def planned(source: Path, target: Path, to: str, importance_digest: str | None =
     """Raises UnsupportedModel for weights that are packed already, CheckpointError for damaged ones."""
     if source.is_file():
         raise UnsupportedModel(
-            f"{source} is a GGUF file, which runs as it is; quantise the model's float16 or bfloat16 checkpoint instead"
+            f"{source} is a GGUF file, which runs as it is and cannot be a source of quantize; name a folder with the "
+            "model's float16 or bfloat16 weights in safetensors"
         )
     values = read_config_values(source)
     settings = quantisation_of(values)

@@ -259,8 +259,9 @@ static void pass_on(const struct group *group, const struct book *books, int64_t
 
 /* Adds up what the blocks leave of the weights, for people: in doubles, a lane after another. */
 static void account(const struct group *group, const struct best *best, int64_t lanes, double *sums) {
-    floats squares = all(0.0f);
-    for (int k = 0; k < COLUMNS; k++) squares += group->h[k] * group->w[k] * group->w[k];
+    double squares[LANES] = {0.0};
+    for (int k = 0; k < COLUMNS; k++)
+        for (int i = 0; i < LANES; i++) squares[i] += (double)group->h[k] * group->w[k][i] * group->w[k][i];
     for (int64_t i = 0; i < LANES && i < lanes; i++) {
         sums[0] += (double)best->error[i] * group->half[i] * group->half[i];
         sums[1] += squares[i];
