@@ -10,6 +10,7 @@ from windlass.errors import CheckpointError, UnsupportedModel
 from windlass.facts.gguf_model import GgufModel
 from windlass.facts.gguf_vocabulary import GgufVocabulary
 from windlass.model.gguf_cuts import COMPOSED, WHOLE_FIRST, cut_by
+from windlass.model.vocabulary_damage import VocabularyDamage
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -28,20 +29,15 @@ def gguf_backend(model: GgufModel, vocabulary: GgufVocabulary) -> Tokenizer:
             f"model's safetensors checkpoint"
         )
     cut = cut_by(vocabulary.cut, str(model.path)) if vocabulary.kind == "gpt2" else None
-    try:
+    damage = VocabularyDamage(
+        f"the tokenizer in {model.path} cannot be made", "fetch another file of the model", (ValueError,)
+    )
+    with damage:
         backend = _KINDS[vocabulary.kind](vocabulary, model)
         if cut is not None:
             backend.pre_tokenizer = cut
         _add_tokens(backend, vocabulary, model.architecture)
         _add_ends(backend, vocabulary)
-    except Exception as error:
-        # For what it cannot take, the tokenizers library raises ValueError or no subclass at all; the rest is a bug.
-        if type(error) not in (Exception, ValueError):
-            raise
-        raise CheckpointError(
-            f"the tokenizer in {model.path} cannot be made: {str(error).strip() or type(error).__name__}; fetch "
-            f"another file of the model"
-        ) from error
     return backend
 
 

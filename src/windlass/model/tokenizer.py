@@ -15,12 +15,15 @@ from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from windlass.errors import CheckpointError, RequestError, UsageError
+from windlass.model.vocabulary_damage import VocabularyDamage, first_line
 
 # Any of these holds a vocabulary. Without one AutoTokenizer may still "succeed", with an empty tokenizer.
 VOCABULARY_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
     "spm.model", "tiktoken.model", "tekken.json", "qwen.tiktoken",
 )  # fmt: skip
+# In these ways transformers fails on a damaged file, which it trusts.
+_FAULTS = (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, AssertionError)
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -46,16 +49,17 @@ class Tokenizer:
                     f"give prompt_token_ids"
                 )
             return NoTokenizer(str(path))
-        try:
-            inner = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except UnicodeEncodeError as error:  # the tokenizers library takes no other name of a file
-            raise CheckpointError(
-                f"the tokenizer in {path} cannot be read: the folder's name is not UTF-8; rename the folder"
-            ) from error
-        except Exception as error:  # the tokenizers library raises bare Exception for a file it cannot parse
-            raise CheckpointError(
-                f"the tokenizer in {path} cannot be read: {_first_line(error)}; download its files again"
-            ) from error
+        with VocabularyDamage(f"the tokenizer in {path} cannot be read", "download its files again", _FAULTS):
+            try:
+                inner = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            except UnicodeEncodeError as error:  # the tokenizers library takes no other name of a file
+                raise CheckpointError(
+                    f"the tokenizer in {path} cannot be read: the folder's name is not UTF-8; rename the folder"
+                ) from error
+            except ImportError as error:
+                raise CheckpointError(
+                    f"the tokenizer in {path} cannot be read: {first_line(error)}; install what it names"
+                ) from error
         return Tokenizer(inner)
 
     @property
@@ -142,7 +146,7 @@ class Tokenizer:
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise RequestError(
-                f"the model's chat template refuses these {len(messages)} messages: {_first_line(error)}"
+                f"the model's chat template refuses these {len(messages)} messages: {first_line(error)}"
             ) from error
 
     def as_json(self) -> str:
@@ -267,7 +271,3 @@ def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
     for place, message in enumerate(messages):
         if not isinstance(message, Mapping) or "role" not in message:
             raise RequestError(f'message {place} is {message!r}; write it as {{"role": "user", "content": "..."}}')
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
